@@ -1,0 +1,25 @@
+"""The one family of errors that a user can cause; the command line turns each into one line and an exit code."""
+
+
+class TinyHDError(Exception):
+    """Something the user can mend. The message is one line: the value, what was expected, what to do next."""
+
+
+class StoreError(TinyHDError):
+    """A store that is missing, foreign, damaged, locked, or that belongs to another teacher."""
+
+
+class VideoError(TinyHDError):
+    """A path without video, or a video that cannot be decoded."""
+
+
+class WeightsError(TinyHDError):
+    """A weights file that is missing, truncated, unsafe to read, or of another network."""
+
+
+class DataError(TinyHDError):
+    """A data set folder whose layout or annotation is not what its name promises."""
+
+
+class SettingError(TinyHDError):
+    """A setting that is out of range, misspelt, or that contradicts another one."""
