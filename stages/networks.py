@@ -1,0 +1,207 @@
+"""The one face of both networks: uint8 frames in, a dict of named maps out.
+
+Teacher and student differ in their layers, in how pixels are scaled and in how many maps they give; here they answer
+alike, so every verb works with either. The decision that is not obvious: a network answers in *logits* on the
+smallest grid on which it makes them (`frame_logits`), because that is what the store keeps; maps in [0, 1] at the
+network's size (`__call__`) are for people.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tinyhd_pipe.stages.clips import WINDOW
+from tinyhd_pipe.stages.hd2s import HD2S
+from tinyhd_pipe.stages.layout import channels_last
+from tinyhd_pipe.stages.tinyhd import TinyHD
+from tinyhd_pipe.stages.weights import Weights, read_weights
+from tinyhd_pipe.store.errors import SettingError, WeightsError
+
+Kind = Literal["hd2s", "tinyhd"]
+Precision = Literal["float32", "bfloat16"]
+Size = tuple[int, int]
+
+LICENCES: Mapping[Kind, str] = {
+    "hd2s": "CC BY-NC 4.0 (published HD2S code and weights)",
+    "tinyhd": "none stated (published TinyHD code and weights)",
+}
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How pixels become a network's input: (x - mean) / std for each channel of x in 0..255, then bilinear resize."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    size: Size
+    """(y, x) of the network's input and of its maps."""
+
+    def prepare(self, frames: NDArray[np.uint8]) -> Tensor:
+        """RGB frames, uint8 (frame, y, x, 3) of any size, to the network's input, float32 (3, frame, y, x)."""
+        pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()  # (T, 3, H, W)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        pixels = (pixels - mean) / std
+        if pixels.shape[-2:] != self.size:
+            pixels = F.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False)
+        return pixels.transpose(0, 1)
+
+    def facts(self) -> dict[str, Any]:
+        return {"mean": list(self.mean), "std": list(self.std), "size": list(self.size), "resize": "bilinear"}
+
+
+def scaling_for(kind: Kind, size: Size) -> Scaling:
+    """The published input of each network: HD2S (2x - 255) / 255, TinyHD ImageNet's mean and deviation."""
+    if kind == "hd2s":
+        return Scaling(mean=(127.5,) * 3, std=(127.5,) * 3, size=size)
+    return Scaling(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), size=size)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A saliency network that is ready to answer.
+
+    Calls take a clip, float32 (batch, 3, 16, y, x) as `preprocess` gives it, and need no gradient.
+    """
+
+    kind: Kind
+    module: HD2S | TinyHD
+    scaling: Scaling
+    precision: Precision
+    device: torch.device
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Identity: kind, weights digest, preprocessing, precision, library versions, licence."""
+
+    @property
+    def outputs(self) -> int:
+        """Frames of a clip that get a final map: 1 (the last one) or 16."""
+        return self.module.outputs if isinstance(self.module, TinyHD) else 1
+
+    def preprocess(self, frames: NDArray[np.uint8]) -> Tensor:
+        """RGB frames, uint8 (frame, y, x, 3) of any size, to a clip, float32 (1, 3, frame, y, x)."""
+        return self.scaling.prepare(frames)[None]
+
+    def __call__(self, clip: Tensor) -> dict[str, Tensor]:
+        """Maps in [0, 1] at the network's size: level -> float32 (batch, y, x), or (batch, frame, y, x) for many outputs.
+
+        Raises SettingError for a clip that is not (batch, 3, 16, y, x).
+        """
+        return {level: logits.sigmoid() for level, logits in self._run(clip, self.module.__call__).items()}
+
+    def frame_logits(self, clip: Tensor, levels: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Logits of the clip's last frame, each level on the smallest grid that holds it: level -> float32 (batch, y, x)."""
+        logits = self._run(clip, self.module.native_logits)
+        return {
+            level: maps if maps.ndim == 3 else maps[:, -1]
+            for level, maps in logits.items()
+            if levels is None or level in levels
+        }
+
+    def _run(self, clip: Tensor, answer: Any) -> dict[str, Tensor]:
+        if clip.ndim != 5 or clip.shape[1:3] != (3, WINDOW):
+            raise SettingError(f"a clip of shape {tuple(clip.shape)}: expected (batch, 3, {WINDOW}, y, x)")
+        clip = clip.to(self.device, memory_format=torch.channels_last_3d)
+        with torch.inference_mode(), torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        ):
+            return {level: logits.float() for level, logits in answer(clip).items()}
+
+
+def load_teacher(
+    kind: Kind,
+    *,
+    weights: str | Path,
+    size: Size | None = None,
+    precision: Precision = "float32",
+    device: str | torch.device = "cpu",
+    d1_outputs: int | None = None,
+    fusion_order: Sequence[str] | None = None,
+) -> Network:
+    """Load a network whose maps are to be learned from: kind `hd2s` or `tinyhd`, published checkpoints and our own.
+
+    Arguments:
+        weights: `.pth` (read without running code) or `.safetensors`.
+        size: (y, x) of the input; by default what the file says, else 192x256, at which HD2S teaches TinyHD.
+        precision: `bfloat16` keeps trained networks (KL about 1e-4) and is several times faster on processors with
+            matrix units for it.
+        d1_outputs, fusion_order: the two facts that a published TinyHD file does not show (our files carry them).
+
+    Raises WeightsError for a file that is missing, unsafe or of another network.
+    """
+    if kind not in LICENCES:
+        raise SettingError(f"teacher {kind!r} is not known: use hd2s or tinyhd")
+    read = read_weights(weights)
+    stored_kind = read.facts.get("kind", kind)
+    if stored_kind != kind:
+        raise WeightsError(f"{weights}: holds a {stored_kind} network, not {kind}: use --teacher {stored_kind}")
+    module: HD2S | TinyHD
+    if kind == "hd2s":
+        module = HD2S.from_state_dict(read.state)
+    else:
+        module = TinyHD.from_state_dict(
+            read.state,
+            d1_outputs=d1_outputs or read.facts.get("d1_outputs", 1),
+            fusion_order=fusion_order or read.facts.get("fusion_order"),
+        )
+    stored_size = read.facts.get("size")
+    size = size or (tuple(stored_size) if stored_size else (192, 256))
+    return ready(kind, module, size=size, precision=precision, device=device, weights=read)
+
+
+def load_student(
+    weights: str | Path,
+    *,
+    size: Size | None = None,
+    precision: Precision = "float32",
+    device: str | torch.device = "cpu",
+    d1_outputs: int | None = None,
+    fusion_order: Sequence[str] | None = None,
+) -> Network:
+    """Load a TinyHD student; its decoders, channel reduction and outputs are read from the file's keys and shapes.
+
+    Arguments and errors as in `load_teacher`.
+    """
+    return load_teacher(
+        "tinyhd",
+        weights=weights,
+        size=size,
+        precision=precision,
+        device=device,
+        d1_outputs=d1_outputs,
+        fusion_order=fusion_order,
+    )
+
+
+def ready(
+    kind: Kind,
+    module: HD2S | TinyHD,
+    *,
+    size: Size,
+    precision: Precision = "float32",
+    device: str | torch.device = "cpu",
+    weights: Weights | None = None,
+) -> Network:
+    """Put a network into evaluation mode and channels-last layout, and write down its identity."""
+    module = channels_last(module.eval().requires_grad_(False).to(device))
+    scaling = scaling_for(kind, size)
+    return Network(
+        kind=kind,
+        module=module,
+        scaling=scaling,
+        precision=precision,
+        device=torch.device(device),
+        facts={
+            "kind": kind,
+            "weights_sha256": weights.sha256 if weights else None,
+            "preprocessing": scaling.facts(),
+            "precision": precision,
+            "torch": torch.__version__,
+            "licence": LICENCES[kind],
+        },
+    )
