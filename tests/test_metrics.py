@@ -210,9 +210,14 @@ def test_the_jitter_breaks_ties_and_reorders_nothing_else() -> None:
 
 
 def test_auc_shuffled_draws_as_many_negatives_as_there_are_fixations() -> None:
-    prediction, one, two = some_map(), some_fixations(3, 1), some_fixations(4, 2)
-    single_draws = {auc_shuffled(prediction, one, two, rng(seed), splits=1) for seed in range(20)}
-    assert len(single_draws) == 2
+    prediction, fixated, other = np.array([[0.5, 0.0, 1.0]]), np.array([[1, 0, 0]]), np.array([[0, 1, 1]])
+    single_draws = {
+        auc_shuffled(prediction, fixated.astype(bool), other.astype(bool), rng(seed), splits=1)
+        for seed in range(20)
+    }
+    assert single_draws == {1.0, 0.0}, (
+        "one fixation: either the low pixel is drawn or the high one, never both"
+    )
 
 
 FLAT = np.full(SIZE, 0.3)
