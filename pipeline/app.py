@@ -1,0 +1,56 @@
+"""The command line's frame: the commands, and the one place where an exception becomes a line and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 a wrong command or setting, 130 interrupted with everything finished so far kept.
+"""
+
+import sys
+
+import click
+import typer
+
+from tinyhd_pipe.pipeline import commands
+from tinyhd_pipe.store.errors import SettingError, TinyHDError
+
+app = typer.Typer(
+    name="tinyhd-pipe",
+    help="Turns a heavy video-saliency teacher into small, fast students, offline.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("sample-data")(commands.sample_data)
+app.command("teacher-train")(commands.teacher_train)
+app.command("teacher-dump")(commands.teacher_dump)
+app.command("student-train")(commands.student_train)
+app.command("evaluate")(commands.evaluate)
+app.command("params")(commands.show_params)
+
+
+def main() -> None:
+    """Run the command line; the only place where an exception becomes a line and an exit code."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return _complain("interrupted; what was finished is kept, and the same command goes on", 130)
+    except click.ClickException as error:
+        return _complain(f"{error.format_message()} (see --help)", 2)
+    except SettingError as error:
+        return _complain(str(error), 2)
+    except TinyHDError as error:
+        return _complain(str(error), 1)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        return _complain(f"{error.filename or 'output'}: {error.strerror}", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"tinyhd-pipe: {' '.join(message.split())}\n")
+    return code

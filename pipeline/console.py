@@ -1,0 +1,108 @@
+"""What people see: progress and tables on stderr, results for machines on stdout, one line for an error.
+
+On a terminal, progress is a live bar; elsewhere (a log, DVC in CI) it is a line now and then, so that a log shows
+that work goes on without being filled by it.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+SECONDS_BETWEEN_LINES = 10.0
+err = Console(stderr=True, highlight=False)
+Advance = Callable[[int, int, str], None]
+"""Told (done, total, a few words about the work at hand)."""
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Advance]:
+    """Show the progress of one piece of work; the value given is called with (done, total, note)."""
+    if err.is_terminal:
+        with _bar(title) as advance:
+            yield advance
+    else:
+        yield _lines(title)
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Advance]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err) as bar:
+        task = bar.add_task(title, total=None, note="")
+        yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+
+
+def _lines(title: str) -> Advance:
+    started = last = time.monotonic()
+
+    def advance(done: int, total: int, note: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < SECONDS_BETWEEN_LINES and done < total:
+            return
+        last = now
+        left = (now - started) / done * (total - done) if done else float("nan")
+        say(f"{title}: {done} of {total}, {now - started:.0f} s, {left:.0f} s left{', ' + note if note else ''}")
+
+    return advance
+
+
+def say(line: str) -> None:
+    """One line for people."""
+    err.print(line, markup=False, soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people; the first column is text, the others are right-aligned figures."""
+    drawn = Table(title=title, title_justify="left")
+    for place, column in enumerate(columns):
+        drawn.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    err.print(drawn)
+
+
+def result(value: Any, *, as_json: bool) -> None:
+    """Print a stage's result on stdout for machines, where they asked for it."""
+    if as_json:
+        sys.stdout.write(json.dumps(_plain(value), indent=2) + "\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a result beside its place, then rename it there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(_plain(value), indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, paths and numbers as JSON knows them; a figure that does not exist (NaN) becomes null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and value != value:
+        return None
+    return value

@@ -1,0 +1,130 @@
+"""Compare networks with what people looked at: five figures for teacher, student and a centred Gaussian.
+
+Figures are means over frames, as DHF1K's official code takes them; predictions are brought to the size of the truth,
+never the reverse. The centre prior is always in the table, because gaze is biased to the centre and a network that
+only knows that must be seen to be beaten. Cost: the networks' own, plus about 10 ms of metrics for a frame of 360x640.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyhd_pipe.stages import metrics, pictures
+from tinyhd_pipe.stages.dhf1k import AnnotatedVideo, read_density, read_fixations
+from tinyhd_pipe.stages.inference import predict, predict_frame
+from tinyhd_pipe.stages.networks import Network
+from tinyhd_pipe.stages.video import read_frames
+from tinyhd_pipe.store.errors import DataError
+
+METRICS = ("CC", "SIM", "NSS", "AUC-J", "KLD")
+CENTRE = "centre prior"
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of every network on every video."""
+
+    mean: Mapping[str, Scores]
+    """name -> metric -> mean over all frames where the metric exists."""
+    videos: Mapping[str, Mapping[str, Scores]]
+    """name -> video id -> metric -> mean over that video's frames."""
+    frames: int
+    """Frames that were compared."""
+
+
+def evaluate(
+    videos: Sequence[AnnotatedVideo],
+    networks: Mapping[str, Network],
+    *,
+    every: int = 1,
+    seed: int = 0,
+    report: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Evaluation:
+    """Score networks, and the centre prior, on annotated videos.
+
+    Arguments:
+        networks: name -> network.
+        every: frames between two that are compared.
+        seed: of AUC-Judd's tie-breaking noise, which is a function of it, the video and the frame.
+        report: told (network, videos done, videos in all).
+
+    Raises DataError when no frame of the videos has a density map and fixations.
+    """
+    scores: dict[str, dict[str, list[Scores]]] = {}
+    for name, network in (*networks.items(), (CENTRE, None)):
+        scores[name] = {}
+        for done, video in enumerate(videos, start=1):
+            scores[name][video.source.id] = list(_scores(video, network, every=every, seed=seed))
+            report(name, done, len(videos))
+    frames = sum(map(len, scores[CENTRE].values()))
+    if not frames:
+        raise DataError(f"{len(videos)} videos: no frame has a density map and fixations; check the annotation folder")
+    return Evaluation(
+        mean={name: _mean([s for scored in by_video.values() for s in scored]) for name, by_video in scores.items()},
+        videos={name: {key: _mean(scored) for key, scored in by_video.items()} for name, by_video in scores.items()},
+        frames=frames,
+    )
+
+
+def comparison_sheet(
+    videos: Sequence[AnnotatedVideo], networks: Mapping[str, Network], path: Path, *, rows: int = 6
+) -> Path:
+    """Write a PNG that shows, for the middle frame of some videos: the frame, the truth and every network's map."""
+    chosen = [videos[place] for place in np.linspace(0, len(videos) - 1, min(rows, len(videos))).astype(int)]
+    drawn = []
+    for video in chosen:
+        annotated = sorted(video.density_maps)
+        frame = annotated[len(annotated) // 2]
+        picture = read_frames(video.source, np.array([frame]))[0]
+        panels = {"frame": picture, "truth": pictures.colour(_truth(video, frame)[0])}
+        for name, network in networks.items():
+            saliency = predict_frame(network, video.source, frame, frames=annotated[-1] + 1)
+            panels[name] = pictures.colour(metrics.resize_prediction(saliency, picture.shape[:2]))
+        drawn.append((f"{video.source.id}, frame {frame}", panels))
+    return pictures.sheet(drawn, path)
+
+
+def _scores(video: AnnotatedVideo, network: Network | None, *, every: int, seed: int) -> Iterator[Scores]:
+    """The metrics of every annotated frame; the centre prior's where `network` is None."""
+    for frame, saliency in _predictions(video, network, every):
+        density, fixations = _truth(video, frame)
+        if density is None or fixations is None:
+            continue
+        noise = np.random.default_rng((seed, zlib.crc32(video.source.id.encode()), frame))
+        prediction = metrics.resize_prediction(
+            metrics.centre_prior(density.shape) if saliency is None else saliency, density.shape
+        )
+        yield {
+            "CC": metrics.cc(prediction, density),
+            "SIM": metrics.sim(prediction, density),
+            "NSS": metrics.nss(prediction, fixations),
+            "AUC-J": metrics.auc_judd(prediction, fixations, noise),
+            "KLD": metrics.kld(prediction, density),
+        }
+
+
+def _predictions(
+    video: AnnotatedVideo, network: Network | None, every: int
+) -> Iterator[tuple[int, NDArray[np.float32] | None]]:
+    if network is None:
+        yield from ((frame, None) for frame in sorted(video.density_maps) if frame % every == 0)
+    else:
+        yield from ((prediction.frame, prediction.map) for prediction in predict(network, video.source, every=every))
+
+
+def _truth(video: AnnotatedVideo, frame: int) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_] | None]:
+    return read_density(video, frame), read_fixations(video, frame)
+
+
+def _mean(scored: Sequence[Scores]) -> Scores:
+    """Mean of every metric over the frames where it exists; NaN where it exists in none."""
+    return {
+        metric: float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+        for metric in METRICS
+        for values in [np.array([scores[metric] for scores in scored] or [np.nan])]
+    }

@@ -1,0 +1,82 @@
+"""Fit a teacher where no published weights are at hand: HD2S, any width, on clips with density maps.
+
+The published recipe (Adam, the sum of five KL terms against the density map, horizontal flip) is one choice of
+`Recipe`. A quarter of the width at a small size learns in minutes on two cores; the full network does not.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tinyhd_pipe.stages.dataset import Batch, ClipDataset, Sampling, TrainingVideo
+from tinyhd_pipe.stages.dhf1k import AnnotatedVideo
+from tinyhd_pipe.stages.fitting import EpochReport, Fitted, Recipe, fit, seeded
+from tinyhd_pipe.stages.hd2s import HD2S
+from tinyhd_pipe.stages.losses import teacher_loss
+from tinyhd_pipe.stages.networks import Size, scaling_for
+from tinyhd_pipe.stages.validation import leave_out, validation_scores
+
+
+def teacher_train(
+    videos: Sequence[AnnotatedVideo],
+    out: Path,
+    *,
+    width: float,
+    size: Size,
+    recipe: Recipe,
+    validation_share: float,
+    validation_clips: int,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "cpu",
+    report: Callable[[EpochReport], None] = lambda epoch: None,
+    step_report: Callable[[int, int], None] = lambda done, total: None,
+) -> Fitted:
+    """Fit an HD2S of `width` (1.0 is the published one) and leave its weights in `out`.
+
+    Arguments:
+        videos: labelled clips; every k-th is left out for validation (`validation_share`).
+        size: (y, x) of the network's input.
+        validation_clips: clips of each left-out video that are scored.
+
+    Raises DataError for too few videos, SettingError as `fit` does.
+    """
+    module = seeded(recipe.seed, lambda: HD2S(width=width))
+    scaling = scaling_for("hd2s", size)
+    learned, left_out = leave_out([_training_video(video) for video in videos], validation_share)
+    sampling = Sampling(outputs=1, seed=recipe.seed)
+    unflipped = Sampling(outputs=1, seed=recipe.seed, flip=False)
+
+    def terms(logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        return {"density": teacher_loss(logits, batch.density[:, 0])}
+
+    return fit(
+        module,
+        dataset=ClipDataset(learned, scaling=scaling, sampling=sampling),
+        loss_terms=terms,
+        validate=lambda: validation_scores(
+            module,
+            ClipDataset(left_out, scaling=scaling, sampling=unflipped),
+            clips_per_video=validation_clips,
+            loss_terms=terms,
+            device=torch.device(device),
+        ),
+        parameter_groups=[{"params": list(module.parameters())}],
+        recipe=recipe,
+        facts={
+            "kind": "hd2s",
+            "width": width,
+            "size": list(size),
+            "recipe": asdict(recipe),
+            "learned_from": [video.source.id for video in learned],
+        },
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        device=torch.device(device),
+        report=report,
+        step_report=step_report,
+    )
