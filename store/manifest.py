@@ -1,0 +1,153 @@
+"""The manifest of one shard: which videos lie in it, where, and the checksums of its files.
+
+It is written last, so its presence is what makes a shard exist. Columns rather than one record for each
+video: a store of 240,000 videos opens by reading a few hundred of these, and that has to take a second.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from tinyhd_pipe.store.documents import opened_json, sealed_json
+
+SHARDS = "shards"
+
+
+def shard_folder(number: int) -> str:
+    """Where a shard lies in the store."""
+    return f"{SHARDS}/{number:05d}"
+
+
+def manifest_path(number: int) -> str:
+    """The manifest of a shard: the zarr.json of its group."""
+    return f"{shard_folder(number)}/zarr.json"
+
+
+def metadata_path(number: int, level: str) -> str:
+    """The zarr.json of one level of a shard."""
+    return f"{shard_folder(number)}/{level}/zarr.json"
+
+
+def data_path(number: int, level: str) -> str:
+    """The one data file of one level of a shard."""
+    return f"{shard_folder(number)}/{level}/c/0/0/0"
+
+
+@dataclass(frozen=True)
+class VideoRow:
+    """One run of maps of one video."""
+
+    id: str
+    digest: str
+    """Of the video's content; another digest is another video."""
+    frames: int
+    """Frames that decoded in the whole video."""
+    height: int
+    width: int
+    rate: str
+    """Frames a second as a fraction such as "30000/1001"; empty where unknown."""
+    first_frame: int
+    """Absolute frame of the first row."""
+    rows: int
+    """Maps of this run, without padding; 0 where the video failed altogether."""
+    first_row: int
+    """Row of the shard's arrays that holds the first map; a multiple of the chunk length."""
+    problem: str = ""
+    """One line of what was wrong with the video; empty where nothing was."""
+    failed: tuple[int, ...] = ()
+    """Absolute frames that have a row but no valid map."""
+
+
+_COLUMNS = tuple(column.name for column in fields(VideoRow) if column.name not in ("problem", "failed"))
+
+
+@dataclass(frozen=True)
+class LevelFile:
+    """What is known of one level's data file."""
+
+    bytes: int
+    crc32c: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that a reader must know of a shard before it opens its data files."""
+
+    number: int
+    columns: Mapping[str, Sequence[Any]]
+    """One list for each of id, digest, frames, height, width, rate, first_frame, rows, first_row."""
+    problems: Mapping[int, str]
+    """Position in the columns -> what was wrong."""
+    failed: Mapping[int, Sequence[int]]
+    """Position in the columns -> absolute frames without a valid map."""
+    rows: int
+    """Rows of every array, padding included; 0: the shard has no arrays."""
+    levels: Mapping[str, LevelFile]
+    replaces: tuple[int, ...] = field(default=())
+    """Shards that this one takes the place of; they are ignored and swept."""
+
+    def __len__(self) -> int:
+        return len(self.columns["id"])
+
+    def row(self, position: int) -> VideoRow:
+        """One run as a record."""
+        values = {name: self.columns[name][position] for name in _COLUMNS}
+        return VideoRow(
+            **values, problem=self.problems.get(position, ""), failed=tuple(self.failed.get(position, ()))
+        )
+
+    def to_json(self) -> bytes:
+        """The shard's zarr.json."""
+        return sealed_json(
+            {
+                "shard": self.number,
+                "replaces": list(self.replaces),
+                "rows": self.rows,
+                "levels": {
+                    name: {"bytes": file.bytes, "crc32c": f"{file.crc32c:08x}"}
+                    for name, file in self.levels.items()
+                },
+                "videos": {name: list(self.columns[name]) for name in _COLUMNS},
+                "problems": {str(position): text for position, text in self.problems.items()},
+                "failed_frames": {str(position): list(frames) for position, frames in self.failed.items()},
+            }
+        )
+
+    @staticmethod
+    def from_json(text: bytes) -> "Manifest":
+        """Raises `ValueError` where it is damaged."""
+        plain = opened_json(text)
+        try:
+            return Manifest(
+                number=plain["shard"],
+                columns={name: plain["videos"][name] for name in _COLUMNS},
+                problems={int(position): problem for position, problem in plain["problems"].items()},
+                failed={int(position): frames for position, frames in plain["failed_frames"].items()},
+                rows=plain["rows"],
+                levels={
+                    name: LevelFile(file["bytes"], int(file["crc32c"], 16))
+                    for name, file in plain["levels"].items()
+                },
+                replaces=tuple(plain["replaces"]),
+            )
+        except KeyError as error:
+            raise ValueError(f"has no {error}") from error
+
+    @staticmethod
+    def of_rows(
+        number: int,
+        rows: Sequence[VideoRow],
+        total: int,
+        levels: Mapping[str, LevelFile],
+        replaces: tuple[int, ...],
+    ) -> "Manifest":
+        """A manifest of these runs in this order."""
+        return Manifest(
+            number=number,
+            columns={name: [getattr(row, name) for row in rows] for name in _COLUMNS},
+            problems={position: row.problem for position, row in enumerate(rows) if row.problem},
+            failed={position: row.failed for position, row in enumerate(rows) if row.failed},
+            rows=total,
+            levels=levels,
+            replaces=replaces,
+        )

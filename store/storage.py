@@ -1,0 +1,275 @@
+"""Where bytes live: a local folder or any fsspec URL, behind the same few calls.
+
+Local files are written beside their name, synced and renamed, so that a name either holds everything or
+does not exist, also after a power cut. Object stores give the same for a single object by themselves (a put
+is atomic), but have neither rename nor locks. Paths are relative to the store, with forward slashes.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+from urllib.parse import urlsplit
+
+from tinyhd_pipe.store.errors import StoreError
+
+PARTIAL = ".partial"
+
+
+class Storage(Protocol):
+    """What the store needs of the place it lives in."""
+
+    url: str
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file. Raises `FileNotFoundError`."""
+
+    def read_many(self, paths: Iterable[str]) -> Mapping[str, bytes]:
+        """All bytes of several files, concurrently where that is faster; those that are missing are left
+        out.
+        """
+
+    def write(self, path: str, payload: bytes) -> None:
+        """Replace a file as a whole."""
+
+    def create(self, path: str) -> "_Creation":
+        """A context that gives a file to write; it gets its name when the context is left normally."""
+
+    def folders(self, path: str) -> list[str]:
+        """Names of what lies directly in a folder, sorted; empty where it does not exist."""
+
+    def files(self, path: str) -> list[str]:
+        """Paths of all files below a folder, sorted; empty where it does not exist."""
+
+    def size(self, path: str) -> int | None:
+        """Bytes of a file, or None where it does not exist."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a folder with all that it holds; nothing happens where it does not exist."""
+
+    def open(self, path: str) -> "RangeReader":
+        """A file to read pieces of. Raises `FileNotFoundError`."""
+
+
+class RangeReader(Protocol):
+    """An open file that is read in pieces; safe to use from several threads."""
+
+    size: int
+
+    def read(self, start: int, length: int) -> bytes: ...
+
+
+_Creation = Any  # a context manager that gives IO[bytes]; typing it exactly would need a second protocol
+
+
+def open_storage(url: str | os.PathLike[str]) -> Storage:
+    """The storage behind a local path or an fsspec URL such as s3://bucket/maps.zarr or memory://maps.zarr."""
+    text = os.fspath(url)
+    scheme = urlsplit(text).scheme
+    if scheme in ("", "file") or len(scheme) == 1:  # one letter: a drive
+        return LocalStorage(text.removeprefix("file://"))
+    return RemoteStorage(text)
+
+
+class LocalStorage:
+    """A folder of the local disk."""
+
+    def __init__(self, folder: str) -> None:
+        self.url = folder
+        self.root = Path(folder)
+
+    def read(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    def read_many(self, paths: Iterable[str]) -> Mapping[str, bytes]:
+        found = {}
+        for path in paths:
+            try:
+                found[path] = self.read(path)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+        return found
+
+    def write(self, path: str, payload: bytes) -> None:
+        with self.create(path) as file:
+            file.write(payload)
+
+    @contextmanager
+    def create(self, path: str) -> Iterator[IO[bytes]]:
+        final = self.root / path
+        partial = final.with_name(final.name + PARTIAL)
+        with _failures(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with partial.open("wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(final)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+            _sync_folder(final.parent)
+
+    def folders(self, path: str) -> list[str]:
+        try:
+            return sorted(os.listdir(self.root / path))  # noqa: PTH208 - names are wanted, not paths
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def files(self, path: str) -> list[str]:
+        found = [entry.relative_to(self.root) for entry in (self.root / path).rglob("*") if entry.is_file()]
+        return sorted(entry.as_posix() for entry in found)
+
+    def size(self, path: str) -> int | None:
+        try:
+            return (self.root / path).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def remove(self, path: str) -> None:
+        target = self.root / path
+        with _failures(target):
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+
+    def open(self, path: str) -> "LocalFile":
+        return LocalFile(self.root / path)
+
+
+class LocalFile:
+    """A file read by position, so that threads and forked processes share no file offset."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = -1
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self.size = os.fstat(self._descriptor).st_size
+
+    def read(self, start: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, start)
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+
+class RemoteStorage:
+    """A folder of any fsspec file system."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.url = url
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise StoreError(f"{url}: cannot be opened: {error}") from error
+
+    def _at(self, path: str) -> str:
+        return f"{self._root}/{path}"
+
+    def read(self, path: str) -> bytes:
+        return cast(bytes, self._files.cat_file(self._at(path)))
+
+    def read_many(self, paths: Iterable[str]) -> Mapping[str, bytes]:
+        wanted = {self._at(path): path for path in paths}
+        found = self._files.cat(list(wanted), on_error="omit") if wanted else {}
+        if isinstance(found, bytes):  # a single path gives its bytes, not a mapping
+            return {next(iter(wanted.values())): found}
+        return {wanted[full]: payload for full, payload in found.items()}
+
+    def write(self, path: str, payload: bytes) -> None:
+        with _failures(self._at(path)):
+            self._files.pipe_file(self._at(path), payload)
+
+    @contextmanager
+    def create(self, path: str) -> Iterator[IO[bytes]]:
+        full = self._at(path)
+        with _failures(full):
+            self._files.makedirs(full.rsplit("/", 1)[0], exist_ok=True)
+            file = self._files.open(full, "wb")
+            try:
+                yield file
+            except BaseException:
+                file.discard()
+                raise
+            file.close()
+
+    def folders(self, path: str) -> list[str]:
+        try:
+            entries = self._files.ls(self._at(path), detail=False, refresh=True)
+        except FileNotFoundError:
+            return []
+        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+    def files(self, path: str) -> list[str]:
+        self._files.invalidate_cache()
+        try:
+            entries = self._files.find(self._at(path))
+        except FileNotFoundError:
+            return []
+        skip = len(self._root.rstrip("/")) + 1
+        return sorted(entry[skip:] for entry in entries)
+
+    def size(self, path: str) -> int | None:
+        try:
+            return int(self._files.info(self._at(path), refresh=True)["size"])
+        except FileNotFoundError:
+            return None
+
+    def remove(self, path: str) -> None:
+        with _failures(self._at(path)):
+            self._files.invalidate_cache()
+            if self._files.exists(self._at(path)):
+                self._files.rm(self._at(path), recursive=True)
+
+    def open(self, path: str) -> "RemoteFile":
+        size = self.size(path)
+        if size is None:
+            raise FileNotFoundError(self._at(path))
+        return RemoteFile(self._files, self._at(path), size)
+
+
+class RemoteFile:
+    """An object read by ranges."""
+
+    def __init__(self, files: Any, path: str, size: int) -> None:
+        self._files = files
+        self._path = path
+        self.size = size
+
+    def read(self, start: int, length: int) -> bytes:
+        return cast(bytes, self._files.cat_file(self._path, start=start, end=start + length))
+
+
+@contextmanager
+def _failures(path: object) -> Iterator[None]:
+    """Turn what a full disk or a read-only folder raises into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        advice = "free some and run again" if error.errno == errno.ENOSPC else "mend that and run again"
+        reason = error.strerror or str(error)
+        raise StoreError(
+            f"{path}: cannot be written: {reason}: {advice}; what is finished is kept"
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable. Some file systems cannot sync folders; then the rename is as durable as they
+    make it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

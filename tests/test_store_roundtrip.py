@@ -1,0 +1,137 @@
+"""What is written is what is read: by our reader, and by plain zarr that knows nothing of us."""
+
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from store_tools import LEVELS, describe, synthetic_logits, write_store
+from tinyhd_pipe.store import FrameStatus, StoreError, create_or_open, open_store
+from tinyhd_pipe.store.codec import index_bytes, parse_index
+from tinyhd_pipe.store.manifest import data_path
+
+LENGTHS = {"b/long.avi": 53, "a.mp4": 16, "one.mkv": 1, "c.avi": 17}
+
+
+@pytest.fixture
+def store_path(tmp_path: Path) -> Path:
+    return write_store(tmp_path / "maps.zarr", LENGTHS)
+
+
+def test_read_gives_every_map_within_half_a_step_of_what_was_written(store_path: Path) -> None:
+    store = open_store(store_path)
+    for video, length in LENGTHS.items():
+        read = store.read_logits(video, range(length))
+        for level in store.description.levels:
+            live = synthetic_logits(video, length)[level.name]
+            assert read[level.name].shape == (length, *level.grid)
+            assert np.abs(read[level.name] - live).max() <= level.scale / 2 + 1e-5
+
+
+def test_frames_come_in_the_order_asked_for(store_path: Path) -> None:
+    store = open_store(store_path)
+    frames = [40, 3, 3, 52, 15, 16]
+    whole = store.read("b/long.avi", range(53))
+    some = store.read("b/long.avi", frames)
+    for level in LEVELS:
+        np.testing.assert_array_equal(some[level], whole[level][frames])
+
+
+def test_plain_zarr_reads_the_same_values(store_path: Path) -> None:
+    store = open_store(store_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numcodecs.delta is outside the specification, as zarr says
+        root = zarr.open_group(store_path, mode="r")
+        for name in LEVELS:
+            array = root[f"shards/00000/{name}"]
+            values = array[:] * array.attrs["scale_factor"] + array.attrs["add_offset"]
+            videos = root["shards/00000"].attrs["tinyhd"]["videos"]
+            for video, first, rows in zip(videos["id"], videos["first_row"], videos["rows"], strict=True):
+                ours = store.read_logits(video, range(rows))[name]
+                np.testing.assert_allclose(values[first : first + rows], ours, atol=1e-5)
+
+
+def test_zarr_writing_the_same_codes_gives_the_very_same_chunks(store_path: Path, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ours = zarr.open_array(store_path / "shards/00000/final", mode="r")
+        theirs = zarr.create_array(
+            tmp_path / "theirs",
+            shape=ours.shape,
+            dtype="uint8",
+            chunks=ours.chunks,
+            shards=ours.shards,
+            filters=ours.filters,
+            compressors=ours.compressors,
+        )
+        theirs[:] = ours[:]
+    assert _chunks(tmp_path / "theirs/c/0/0/0", 8) == _chunks(store_path / data_path(0, "final"), 8)
+
+
+def _chunks(path: Path, count: int) -> list[bytes]:
+    """The stored bytes of each chunk; zarr does not write them one after another, so offsets differ."""
+    stored = path.read_bytes()
+    index = parse_index(stored[-index_bytes(count) :])
+    return [stored[int(start) : int(start + length)] for start, length in index]
+
+
+def test_size_upsamples_logits_as_torch_does(store_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    store = open_store(store_path)
+    logits = store.read_logits("c.avi", range(17))
+    for size in ((24, 32), (48, 64), (37, 51)):
+        maps = store.read("c.avi", range(17), size=size)
+        for level in LEVELS:
+            there = torch.from_numpy(logits[level])[:, None]
+            expected = torch.nn.functional.interpolate(there, size=size, mode="bilinear", align_corners=False)
+            np.testing.assert_allclose(maps[level], expected[:, 0].sigmoid().numpy(), atol=1e-5)
+            assert maps[level].dtype == np.float32
+
+
+def test_a_missing_map_never_comes_back_as_a_map(tmp_path: Path) -> None:
+    writer = create_or_open(tmp_path / "maps.zarr", describe())
+    with writer.shard(0) as shard:
+        with shard.video("v", "digest") as video:
+            video.append(synthetic_logits("v", 20))
+            video.mark_failed(20)
+            video.append(synthetic_logits("w", 4))
+            video.mark_failed(3)
+            video.finish(25)
+        shard.failed_video("broken", "other", "not a video:\nmoov atom not found")
+    store = open_store(tmp_path / "maps.zarr")
+    status = store.status("v", [0, 3, 19, 20, 21, 24, 25, -1])
+    valid, failed, never = FrameStatus.VALID, FrameStatus.FAILED, FrameStatus.NEVER_DUMPED
+    assert status.tolist() == [valid, failed, valid, failed, valid, valid, never, never]
+    with pytest.raises(StoreError, match="v: frames 3, 20 failed"):
+        store.read("v", range(25))
+    with pytest.raises(StoreError, match="frames 25, 26 were never dumped"):
+        store.read("v", [0, 25, 26])
+    with pytest.raises(StoreError, match="never dumped"):
+        store.read("broken", [0])
+    assert store.video("broken").problem == "not a video: moov atom not found"
+
+
+def test_every_nth_frame_is_found_by_its_absolute_number(tmp_path: Path) -> None:
+    live = synthetic_logits("v", 20)
+    writer = create_or_open(tmp_path / "maps.zarr", describe(every=3))
+    with writer.shard(0) as shard, shard.video("v", "digest") as video:
+        video.append({name: maps[::3] for name, maps in live.items()})
+        video.finish(20)
+    store = open_store(tmp_path / "maps.zarr")
+    assert store.every == 3
+    read = store.read_logits("v", [18, 3])["final"]
+    assert np.abs(read - live["final"][[18, 3]]).max() < 0.04
+    with pytest.raises(StoreError, match="frames 4 were never dumped"):
+        store.read("v", [3, 4])
+
+
+def test_a_store_pickles_small_and_reads_the_same_afterwards(store_path: Path) -> None:
+    store = open_store(store_path)
+    before = store.read("a.mp4", range(16))
+    packed = pickle.dumps(store)
+    assert len(packed) < 300
+    after = pickle.loads(packed).read("a.mp4", range(16))
+    for level in LEVELS:
+        np.testing.assert_array_equal(before[level], after[level])
