@@ -6,6 +6,7 @@ store.read(store.videos[0], range(16, 32))
 """
 
 from tinyhd_pipe.store.errors import StoreError
+from tinyhd_pipe.store.plan import ShardPlan, ShardTask, Source
 from tinyhd_pipe.store.reader import FrameStatus, Store, open_store
 from tinyhd_pipe.store.schema import Description, Level, Temporal
 from tinyhd_pipe.store.writer import StoreWriter, create_or_open, read_description
@@ -14,6 +15,9 @@ __all__ = [
     "Description",
     "FrameStatus",
     "Level",
+    "ShardPlan",
+    "ShardTask",
+    "Source",
     "Store",
     "StoreError",
     "StoreWriter",

@@ -11,6 +11,7 @@ from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
+
 from tinyhd_pipe.store.errors import StoreError
 from tinyhd_pipe.store.manifest import SHARDS, Manifest, manifest_path
 from tinyhd_pipe.store.storage import Storage

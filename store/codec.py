@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import google_crc32c
 import numpy as np
 from numcodecs import blosc, zstd
+
 from tinyhd_pipe.store.encoding import Codes
 
 CHECKSUM_BYTES = 4

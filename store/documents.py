@@ -14,16 +14,13 @@ _KEY = "document_crc32c"
 _ZEROS = "0" * 8
 
 
-def sealed_json(
-    attributes: dict[str, Any], node: dict[str, Any] | None = None, *, indent: int | None = None
-) -> bytes:
-    """A zarr.json with `attributes` (written under the key "tinyhd") and its checksum.
+def sealed_json(attributes: dict[str, Any], *, indent: int | None = None) -> bytes:
+    """A zarr v3 group's zarr.json with `attributes` under the key "tinyhd", and its checksum.
 
-    `node` holds the other members of the zarr.json (a group by default). A quote inside a string is escaped
-    in JSON, so the place of the checksum is found by its key.
+    A quote inside a string is escaped in JSON, so the place of the checksum is found by its key.
     """
-    node = node or {"zarr_format": 3, "node_type": "group"}
-    document = {**node, "attributes": {"tinyhd": {**attributes, _KEY: _ZEROS}}}
+    tinyhd = {**attributes, _KEY: _ZEROS}
+    document = {"zarr_format": 3, "node_type": "group", "attributes": {"tinyhd": tinyhd}}
     separators = (",", ":") if indent is None else (",", ": ")
     text = json.dumps(document, indent=indent, separators=separators, ensure_ascii=False).encode()
     return _with_checksum(text, f"{crc32c(text):08x}")

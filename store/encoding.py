@@ -15,6 +15,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+
 from tinyhd_pipe.store.errors import StoreError
 
 Codes = npt.NDArray[np.uint8]

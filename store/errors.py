@@ -1,4 +1,4 @@
-"""The one family of errors that a user can cause; the command line turns each into one line and an exit code."""
+"""The one family of errors that a user can cause: the command line makes each of them one line."""
 
 
 class TinyHDError(Exception):

@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from tinyhd_pipe.store.catalogue import Catalogue, read_catalogue
-from tinyhd_pipe.store.codec import decode_chunk, index_bytes, parse_index
+from tinyhd_pipe.store.codec import decode_chunk
+from tinyhd_pipe.store.data_file import DataFile
 from tinyhd_pipe.store.encoding import Codes, Floats, logit_table, map_table, sigmoid
 from tinyhd_pipe.store.errors import StoreError
-from tinyhd_pipe.store.manifest import Manifest, VideoRow, data_path
+from tinyhd_pipe.store.manifest import Manifest, VideoRow
 from tinyhd_pipe.store.resample import bilinear
 from tinyhd_pipe.store.schema import ROOT, Description, Level
-from tinyhd_pipe.store.storage import RangeReader, Storage, open_storage
+from tinyhd_pipe.store.storage import Storage, open_storage
 
 OPEN_FILES = 128
 
@@ -51,7 +53,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._open: OrderedDict[tuple[int, str], _LevelFile] = OrderedDict()
+        self._open: OrderedDict[tuple[int, str], DataFile] = OrderedDict()
         self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -242,41 +244,14 @@ class Store:
                     ) from error
         return decoded[where, rows % chunk_frames]
 
-    def _file(self, manifest: Manifest, level: str) -> "_LevelFile":
+    def _file(self, manifest: Manifest, level: str) -> DataFile:
         key = (manifest.number, level)
         with self._lock:
             if key in self._open:
                 self._open.move_to_end(key)
                 return self._open[key]
             chunks = manifest.rows // self.description.chunk_frames
-            self._open[key] = file = _LevelFile(self.storage, data_path(manifest.number, level), chunks)
+            self._open[key] = file = DataFile(self.storage, manifest.number, level, chunks)
             while len(self._open) > OPEN_FILES:
                 self._open.popitem(last=False)
         return file
-
-
-class _LevelFile:
-    """An open data file and its index."""
-
-    def __init__(self, storage: Storage, path: str, chunks: int) -> None:
-        self._name = f"{storage.url}/{path}"
-        try:
-            self._file: RangeReader = storage.open(path)
-        except FileNotFoundError as error:
-            raise StoreError(f"{self._name}: is missing: run 'tinyhd-pipe store verify --repair'") from error
-        length = index_bytes(chunks)
-        if self._file.size < length:
-            raise StoreError(f"{self._name}: is cut short: run 'tinyhd-pipe store verify --repair'")
-        try:
-            self._index = parse_index(self._file.read(self._file.size - length, length))
-        except ValueError as error:
-            raise StoreError(f"{self._name}: {error}: run 'tinyhd-pipe store verify --repair'") from error
-
-    def read_chunks(self, chunks: NDArray[np.int64]) -> list[memoryview]:
-        """Stored bytes of adjacent chunks, by one read."""
-        places = self._index[chunks]
-        start, end = int(places[0, 0]), int(places[-1].sum())
-        payload = memoryview(self._file.read(start, end - start))
-        if len(payload) != end - start:
-            raise StoreError(f"{self._name}: is cut short: run 'tinyhd-pipe store verify --repair'")
-        return [payload[int(at) - start : int(at + length) - start] for at, length in places]

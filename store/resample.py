@@ -4,6 +4,7 @@ it.
 
 import numpy as np
 from numpy.typing import NDArray
+
 from tinyhd_pipe.store.encoding import Floats
 
 

@@ -8,8 +8,9 @@ is atomic), but have neither rename nor locks. Paths are relative to the store, 
 import errno
 import os
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 from urllib.parse import urlsplit
@@ -41,11 +42,11 @@ class Storage(Protocol):
     def folders(self, path: str) -> list[str]:
         """Names of what lies directly in a folder, sorted; empty where it does not exist."""
 
-    def files(self, path: str) -> list[str]:
-        """Paths of all files below a folder, sorted; empty where it does not exist."""
+    def sizes(self, path: str) -> dict[str, int]:
+        """Paths of all files below a folder and their bytes; empty where it does not exist."""
 
-    def size(self, path: str) -> int | None:
-        """Bytes of a file, or None where it does not exist."""
+    def prune(self, path: str) -> None:
+        """Remove empty folders below and including this one."""
 
     def remove(self, path: str) -> None:
         """Remove a file or a folder with all that it holds; nothing happens where it does not exist."""
@@ -100,7 +101,7 @@ class LocalStorage:
     @contextmanager
     def create(self, path: str) -> Iterator[IO[bytes]]:
         final = self.root / path
-        partial = final.with_name(final.name + PARTIAL)
+        partial = final.with_name(f"{final.name}.{uuid.uuid4().hex}{PARTIAL}")  # each writer its own
         with _failures(final):
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -120,15 +121,20 @@ class LocalStorage:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def files(self, path: str) -> list[str]:
-        found = [entry.relative_to(self.root) for entry in (self.root / path).rglob("*") if entry.is_file()]
-        return sorted(entry.as_posix() for entry in found)
+    def sizes(self, path: str) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for folder, _, names in os.walk(self.root / path):
+            here = Path(folder)
+            found |= {
+                (here / name).relative_to(self.root).as_posix(): (here / name).stat().st_size
+                for name in names
+            }
+        return found
 
-    def size(self, path: str) -> int | None:
-        try:
-            return (self.root / path).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+    def prune(self, path: str) -> None:
+        for folder, _, _ in os.walk(self.root / path, topdown=False):
+            with suppress(OSError):  # not empty
+                Path(folder).rmdir()
 
     def remove(self, path: str) -> None:
         target = self.root / path
@@ -166,7 +172,8 @@ class RemoteStorage:
 
         self.url = url
         try:
-            self._files, self._root = fsspec.core.url_to_fs(url)
+            self._files, root = fsspec.core.url_to_fs(url)
+            self._root = root.rstrip("/")
         except (ImportError, ValueError) as error:
             raise StoreError(f"{url}: cannot be opened: {error}") from error
 
@@ -207,20 +214,17 @@ class RemoteStorage:
             return []
         return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
-    def files(self, path: str) -> list[str]:
+    def sizes(self, path: str) -> dict[str, int]:
         self._files.invalidate_cache()
         try:
-            entries = self._files.find(self._at(path))
+            entries = self._files.find(self._at(path), detail=True)
         except FileNotFoundError:
-            return []
-        skip = len(self._root.rstrip("/")) + 1
-        return sorted(entry[skip:] for entry in entries)
+            return {}
+        skip = len(self._root) + 1
+        return {full[skip:]: int(entry["size"]) for full, entry in entries.items()}
 
-    def size(self, path: str) -> int | None:
-        try:
-            return int(self._files.info(self._at(path), refresh=True)["size"])
-        except FileNotFoundError:
-            return None
+    def prune(self, path: str) -> None:
+        """Object stores have no folders."""
 
     def remove(self, path: str) -> None:
         with _failures(self._at(path)):
@@ -229,9 +233,8 @@ class RemoteStorage:
                 self._files.rm(self._at(path), recursive=True)
 
     def open(self, path: str) -> "RemoteFile":
-        size = self.size(path)
-        if size is None:
-            raise FileNotFoundError(self._at(path))
+        self._files.invalidate_cache()
+        size = int(self._files.info(self._at(path))["size"])
         return RemoteFile(self._files, self._at(path), size)
 
 

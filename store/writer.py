@@ -1,16 +1,32 @@
-"""Making and extending a store."""
+"""Making and extending a store: one plan, then shard by shard, each by its own worker if need be.
+
+writer = create_or_open("maps.zarr", description)
+with writer.exclusive():
+    for task in writer.plan(sources).todo:
+        with writer.shard(task) as shard:
+            for member in shard.to_make:
+                with shard.video(member.id, height=360, width=640, rate="30/1") as video:
+                    video.append({"final": logits})
+                    video.finish(frames=len(logits))
+"""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from tinyhd_pipe.store.catalogue import live_shards, shard_numbers
 from tinyhd_pipe.store.errors import StoreError
-from tinyhd_pipe.store.manifest import SHARDS
+from tinyhd_pipe.store.lock import exclusive
+from tinyhd_pipe.store.manifest import SHARDS, manifest_path, shard_folder
+from tinyhd_pipe.store.plan import ShardPlan, ShardTask, Source, plan_shards
+from tinyhd_pipe.store.plan_files import read_plans, read_sealed, sealed_task, write_plan
 from tinyhd_pipe.store.schema import ROOT, Description
 from tinyhd_pipe.store.shard import ShardWriter, write_shard
-from tinyhd_pipe.store.storage import open_storage
+from tinyhd_pipe.store.storage import PARTIAL, Storage, open_storage
 
+SHARD_BYTES = 128 * 2**20
+_BYTES_A_PIXEL = 0.3  # measured on real maps at the default fidelity
 _PLAIN_GROUP = b'{"zarr_format":3,"node_type":"group","attributes":{}}'
 
 
@@ -31,6 +47,10 @@ def create_or_open(url: str | os.PathLike[str], description: Description) -> "St
     storage = open_storage(url)
     present = read_description(url)
     if present is None:
+        if foreign := [name for name in storage.folders("") if name not in (SHARDS, ".lock")]:
+            raise StoreError(
+                f"{os.fspath(url)}: holds {foreign[0]} and is no store: name a new or an empty folder"
+            )
         storage.write(f"{SHARDS}/zarr.json", _PLAIN_GROUP)
         storage.write(ROOT, description.to_json())
         present = description
@@ -46,10 +66,79 @@ class StoreWriter:
     description: Description
     """What the store says about itself; the measured figures are those of the dump that made it."""
 
+    @property
+    def storage(self) -> Storage:
+        return open_storage(self.url)
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep other dumps out, for as long as the context lasts. Raises `StoreError` where one is at work."""
+        return exclusive(self.storage)
+
+    def plan(
+        self,
+        sources: Sequence[Source],
+        *,
+        shard_bytes: int = SHARD_BYTES,
+        retry_problems: bool = False,
+        prune: bool = False,
+    ) -> ShardPlan:
+        """Sweep what an earlier run left half-written, and say which shards are to be written.
+
+        Arguments: sources: all videos that should be in the store; those already there with the same digest
+        cost nothing. shard_bytes: size that a shard should have; a shard is what is written, retried and
+        copied as a whole. retry_problems: make those videos again that are listed with a problem. prune:
+        drop videos that are not among the sources.
+
+        The plan is written down before it is returned. Call it inside `exclusive`.
+        """
+        storage = self.storage
+        sealed, manifests = read_sealed(storage)
+        sweep(storage, sealed)
+        problems = [
+            manifest.columns["id"][position]
+            for manifest in live_shards(manifests).values()
+            for position in manifest.problems
+        ]
+        plan = plan_shards(
+            sources,
+            read_plans(storage),
+            sealed,
+            frames_per_shard=self._frames_in(shard_bytes),
+            retried=problems if retry_problems else (),
+            prune=prune,
+        )
+        if plan.new:
+            write_plan(storage, plan.new, self.description.to_plain())
+        return plan
+
+    def is_sealed(self, task: ShardTask) -> bool:
+        """Whether the shard of this task is finished; a task that is run twice looks first."""
+        sealed = sealed_task(self.storage, task.number)
+        return sealed is not None and sealed.members == task.members
+
     @contextmanager
-    def shard(self, number: int, replaces: tuple[int, ...] = ()) -> Iterator[ShardWriter]:
-        """Write one shard. No two writers may write the same number at once."""
-        if number < 0:
-            raise StoreError(f"shard {number}: expected 0 or more")
-        with write_shard(open_storage(self.url), self.description, number, replaces) as shard:
+    def shard(self, task: ShardTask) -> Iterator[ShardWriter]:
+        """Write one shard; leaving normally finishes it, an exception leaves the store as it was."""
+        with write_shard(self.storage, self.description, task) as shard:
             yield shard
+
+    def _frames_in(self, shard_bytes: int) -> int:
+        pixels = sum(level.grid[0] * level.grid[1] for level in self.description.levels)
+        return max(1, int(shard_bytes * self.description.every / (pixels * _BYTES_A_PIXEL)))
+
+
+def sweep(storage: Storage, sealed: Mapping[int, ShardTask]) -> None:
+    """Remove what no reader looks at: files under a temporary name, unfinished shards, shards that were
+    replaced.
+    """
+    numbers = shard_numbers(storage)
+    manifests = storage.read_many(manifest_path(number) for number in numbers)
+    replaced = {number for task in sealed.values() for number in task.replaces}
+    for number in numbers:
+        if number in replaced:
+            storage.remove(manifest_path(number))
+        if number in replaced or manifest_path(number) not in manifests:
+            storage.remove(shard_folder(number))
+    for path in storage.sizes(""):
+        if path.endswith(PARTIAL):
+            storage.remove(path)

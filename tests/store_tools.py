@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyhd_pipe.store import Description, Level, Temporal, create_or_open
+from tinyhd_pipe.store import Description, Level, ShardTask, Source, StoreWriter, Temporal, create_or_open
 from tinyhd_pipe.store.encoding import Floats
 
 LEVELS = {"final": (24, 32), "conspicuity_2": (12, 16)}
@@ -37,12 +37,44 @@ def synthetic_logits(
     return maps
 
 
-def write_store(path: Path, lengths: Mapping[str, int]) -> Path:
-    """A store with one shard of these videos."""
+def sources_of(lengths: Mapping[str, int], changed: Mapping[str, str] | None = None) -> list[Source]:
+    """Videos of these lengths; `changed` gives some another content."""
+    return [Source(video_id, (changed or {}).get(video_id, f"digest of {video_id}"), n) for video_id, n in lengths.items()]
+
+
+def make_shard(writer: StoreWriter, task: ShardTask, lengths: Mapping[str, int]) -> list[str]:
+    """Write one shard as a dump does, maps a few at a time; returns the ids that were made rather than copied."""
+    with writer.shard(task) as shard:
+        for member in shard.to_make:
+            frames = lengths[member.id]
+            live = synthetic_logits(member.id + member.digest, frames)
+            with shard.video(member.id, height=48, width=64, rate="25/1") as video:
+                for start in range(0, frames, 5):
+                    video.append({level: maps[start : start + 5] for level, maps in live.items()})
+                video.finish(frames, problem=None if frames else "no frames")
+    return [member.id for member in task.to_make]
+
+
+def write_store(
+    path: Path | str,
+    lengths: Mapping[str, int],
+    *,
+    changed: Mapping[str, str] | None = None,
+    shard_bytes: int = 2**20,
+    **options: bool,
+) -> list[str]:
+    """Dump videos of these lengths; returns the ids that were made."""
     writer = create_or_open(path, describe())
-    with writer.shard(0) as shard:
-        for video_id, frames in lengths.items():
-            with shard.video(video_id, f"digest of {video_id}", height=48, width=64, rate="25/1") as video:
-                video.append(synthetic_logits(video_id, frames))
-                video.finish(frames)
-    return path
+    with writer.exclusive():
+        plan = writer.plan(sources_of(lengths, changed), shard_bytes=shard_bytes, **options)
+        return [video_id for task in plan.todo for video_id in make_shard(writer, task, lengths)]
+
+
+def live_logits(video_id: str, frames: int, digest: str | None = None) -> dict[str, Floats]:
+    """What `write_store` stored."""
+    return synthetic_logits(video_id + (digest or f"digest of {video_id}"), frames)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

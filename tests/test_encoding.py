@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from tinyhd_pipe.store.encoding import (
     CODES,
     logit_table,
@@ -61,7 +62,7 @@ def test_what_is_out_of_range_is_clipped() -> None:
 
 @pytest.mark.parametrize("budget", [0.0, -1.0, 1e-5, 0.02, float("nan")])
 def test_a_budget_that_eight_bits_cannot_keep_is_refused(budget: float) -> None:
-    with pytest.raises(StoreError, match="expected 0.00016 to 0.01"):
+    with pytest.raises(StoreError, match=r"expected 0\.00016 to 0\.01"):
         step_of_budget(budget)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from store_tools import LEVELS, describe, synthetic_logits, write_store
-from tinyhd_pipe.store import FrameStatus, StoreError, create_or_open, open_store
+from store_tools import LEVELS, describe, live_logits, synthetic_logits, write_store
+
+from tinyhd_pipe.store import FrameStatus, Source, StoreError, create_or_open, open_store
 from tinyhd_pipe.store.codec import index_bytes, parse_index
 from tinyhd_pipe.store.manifest import data_path
 
@@ -17,7 +18,8 @@ LENGTHS = {"b/long.avi": 53, "a.mp4": 16, "one.mkv": 1, "c.avi": 17}
 
 @pytest.fixture
 def store_path(tmp_path: Path) -> Path:
-    return write_store(tmp_path / "maps.zarr", LENGTHS)
+    write_store(tmp_path / "maps.zarr", LENGTHS)
+    return tmp_path / "maps.zarr"
 
 
 def test_read_gives_every_map_within_half_a_step_of_what_was_written(store_path: Path) -> None:
@@ -25,7 +27,7 @@ def test_read_gives_every_map_within_half_a_step_of_what_was_written(store_path:
     for video, length in LENGTHS.items():
         read = store.read_logits(video, range(length))
         for level in store.description.levels:
-            live = synthetic_logits(video, length)[level.name]
+            live = live_logits(video, length)[level.name]
             assert read[level.name].shape == (length, *level.grid)
             assert np.abs(read[level.name] - live).max() <= level.scale / 2 + 1e-5
 
@@ -92,14 +94,15 @@ def test_size_upsamples_logits_as_torch_does(store_path: Path) -> None:
 
 def test_a_missing_map_never_comes_back_as_a_map(tmp_path: Path) -> None:
     writer = create_or_open(tmp_path / "maps.zarr", describe())
-    with writer.shard(0) as shard:
-        with shard.video("v", "digest") as video:
+    (task,) = writer.plan([Source("v", "one", 25), Source("w", "other", 9)]).todo
+    with writer.shard(task) as shard:
+        with shard.video("v") as video:
             video.append(synthetic_logits("v", 20))
             video.mark_failed(20)
             video.append(synthetic_logits("w", 4))
             video.mark_failed(3)
             video.finish(25)
-        shard.failed_video("broken", "other", "not a video:\nmoov atom not found")
+        shard.failed_video("w", "not a video:\nmoov atom not found")
     store = open_store(tmp_path / "maps.zarr")
     status = store.status("v", [0, 3, 19, 20, 21, 24, 25, -1])
     valid, failed, never = FrameStatus.VALID, FrameStatus.FAILED, FrameStatus.NEVER_DUMPED
@@ -109,14 +112,15 @@ def test_a_missing_map_never_comes_back_as_a_map(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="frames 25, 26 were never dumped"):
         store.read("v", [0, 25, 26])
     with pytest.raises(StoreError, match="never dumped"):
-        store.read("broken", [0])
-    assert store.video("broken").problem == "not a video: moov atom not found"
+        store.read("w", [0])
+    assert store.video("w").problem == "not a video: moov atom not found"
 
 
 def test_every_nth_frame_is_found_by_its_absolute_number(tmp_path: Path) -> None:
     live = synthetic_logits("v", 20)
     writer = create_or_open(tmp_path / "maps.zarr", describe(every=3))
-    with writer.shard(0) as shard, shard.video("v", "digest") as video:
+    (task,) = writer.plan([Source("v", "one", 20)]).todo
+    with writer.shard(task) as shard, shard.video("v") as video:
         video.append({name: maps[::3] for name, maps in live.items()})
         video.finish(20)
     store = open_store(tmp_path / "maps.zarr")

@@ -1,0 +1,41 @@
+"""One dump at a time.
+
+The lock is the operating system's own on an open file, so it ends with its process, however that dies:
+there is no stale lock to clear. Object stores have no locks; there, two dumps of the same videos write the
+same bytes, and two dumps of different ones must be kept apart by their users.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filelock import FileLock, Timeout
+
+from tinyhd_pipe.store.errors import StoreError
+from tinyhd_pipe.store.storage import LocalStorage, Storage
+
+LOCK = ".lock"
+
+
+@contextmanager
+def exclusive(storage: Storage) -> Iterator[None]:
+    """Hold the store's lock. Raises `StoreError` at once where another process holds it."""
+    if not isinstance(storage, LocalStorage):
+        yield
+        return
+    path = storage.root / LOCK
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StoreError(
+            f"{storage.url}: another dump is writing to it: wait for it, or use another --store"
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"{storage.url}: cannot be written: {error.strerror}: use another --store"
+        ) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held, so that nobody's lock but ours is removed
+        lock.release()

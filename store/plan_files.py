@@ -1,0 +1,94 @@
+"""Plan files: reading and writing what `plan` decides, and finding out what of it is finished."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tinyhd_pipe.store.catalogue import read_manifests
+from tinyhd_pipe.store.documents import opened_json, sealed_json
+from tinyhd_pipe.store.errors import StoreError
+from tinyhd_pipe.store.manifest import SHARDS, Manifest, data_path, manifest_path, metadata_path, shard_folder
+from tinyhd_pipe.store.plan import Member, ShardTask
+from tinyhd_pipe.store.storage import Storage
+
+PLANS = "plans"
+
+
+def plan_path(number: int) -> str:
+    """Where a plan lies in the store."""
+    return f"{PLANS}/{number:05d}.json"
+
+
+def write_plan(storage: Storage, tasks: Sequence[ShardTask], description: Mapping[str, Any]) -> None:
+    """Add a plan file with these new shards."""
+    taken = [int(name.removesuffix(".json")) for name in _plan_names(storage)]
+    shards = [
+        {
+            "shard": task.number,
+            "replaces": list(task.replaces),
+            "remade": sorted(task.remade),
+            "id": [member.id for member in task.members],
+            "digest": [member.digest for member in task.members],
+        }
+        for task in tasks
+    ]
+    document = sealed_json({"description": dict(description), "shards": shards})
+    storage.write(plan_path(max(taken, default=-1) + 1), document)
+
+
+def read_plans(storage: Storage) -> dict[int, ShardTask]:
+    """All planned shards by number. Raises `StoreError` where a plan is damaged."""
+    tasks: dict[int, ShardTask] = {}
+    texts = storage.read_many(f"{PLANS}/{name}" for name in _plan_names(storage))
+    for path, text in sorted(texts.items()):
+        try:
+            shards = opened_json(text)["shards"]
+        except ValueError as error:
+            raise StoreError(
+                f"{storage.url}/{path}: {error}: delete it and run again, finished shards are kept"
+            ) from error
+        tasks |= {shard["shard"]: _task(shard) for shard in shards}
+    return tasks
+
+
+def _plan_names(storage: Storage) -> list[str]:
+    names = storage.folders(PLANS)
+    return [name for name in names if name.endswith(".json") and name.removesuffix(".json").isdecimal()]
+
+
+def _task(shard: Mapping[str, Any]) -> ShardTask:
+    members = tuple(Member(*pair) for pair in zip(shard["id"], shard["digest"], strict=True))
+    return ShardTask(shard["shard"], members, tuple(shard["replaces"]), frozenset(shard["remade"]))
+
+
+def read_sealed(storage: Storage) -> tuple[dict[int, ShardTask], dict[int, Manifest]]:
+    """The shards that are finished: intact manifest, every file there with its size. Both by number.
+
+    A shard whose file is missing or cut short counts as not finished, so that a rerun makes it again.
+    """
+    manifests, _ = read_manifests(storage)
+    sizes = storage.sizes(SHARDS)
+    whole = {number: manifest for number, manifest in manifests.items() if _is_whole(manifest, sizes)}
+    return {number: _task_of(manifest) for number, manifest in whole.items()}, whole
+
+
+def sealed_task(storage: Storage, number: int) -> ShardTask | None:
+    """The shard of this number if it is finished, by the same rule."""
+    path = manifest_path(number)
+    try:
+        manifest = Manifest.from_json(storage.read_many([path])[path])
+    except (KeyError, ValueError):
+        return None
+    return _task_of(manifest) if _is_whole(manifest, storage.sizes(shard_folder(number))) else None
+
+
+def _is_whole(manifest: Manifest, sizes: Mapping[str, int]) -> bool:
+    return all(
+        sizes.get(data_path(manifest.number, level)) == file.bytes
+        and metadata_path(manifest.number, level) in sizes
+        for level, file in manifest.levels.items()
+    )
+
+
+def _task_of(manifest: Manifest) -> ShardTask:
+    pairs = zip(manifest.columns["id"], manifest.columns["digest"], strict=True)
+    return ShardTask(manifest.number, tuple(Member(*pair) for pair in pairs), manifest.replaces)

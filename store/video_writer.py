@@ -1,0 +1,152 @@
+"""The maps of one video on their way into an open shard: quantised, gathered into chunks, encoded, written.
+
+Every video starts a new chunk, and its last chunk is filled up by repeating the last map, which costs next
+to nothing under a temporal delta.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+import numpy as np
+
+from tinyhd_pipe.store.codec import crc32c, encode_chunk, pack_index
+from tinyhd_pipe.store.encoding import Codes, Floats, quantise
+from tinyhd_pipe.store.errors import StoreError
+from tinyhd_pipe.store.manifest import LevelFile, VideoRow
+from tinyhd_pipe.store.schema import Description, Level
+
+
+class LevelWriter:
+    """The data file of one level: chunks in order, then the index."""
+
+    def __init__(self, level: Level, file: IO[bytes], chunk_frames: int) -> None:
+        self.level = level
+        self.sizes: list[int] = []
+        self._file = file
+        self._pending: Codes = np.empty((chunk_frames, *level.grid), np.uint8)
+        self._filled = 0
+        self._checksum = 0
+        self._bytes = 0
+
+    def append(self, codes: Codes) -> None:
+        """Take codes (frame, y, x) and write every chunk that they complete."""
+        while len(codes):
+            taken = codes[: len(self._pending) - self._filled]
+            self._pending[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            codes = codes[len(taken) :]
+            if self._filled == len(self._pending):
+                self.append_chunk(encode_chunk(self._pending))
+                self._filled = 0
+
+    def repeat_last(self) -> None:
+        """Append the last map once more, or a map of code 0 where there is none yet in this chunk."""
+        last = self._pending[self._filled - 1] if self._filled else np.zeros(self.level.grid, np.uint8)
+        self.append(last[None].copy())
+
+    def fill_chunk(self) -> None:
+        """Complete the open chunk, if there is one, so that the next video starts a new one."""
+        if self._filled:
+            self._pending[self._filled :] = self._pending[self._filled - 1]
+            self.append_chunk(encode_chunk(self._pending))
+            self._filled = 0
+
+    def append_chunk(self, stored: bytes) -> None:
+        """Write one chunk as it is."""
+        self._write(stored)
+        self.sizes.append(len(stored))
+
+    def finish(self) -> LevelFile:
+        """Write the index."""
+        self._write(pack_index(self.sizes))
+        return LevelFile(self._bytes, self._checksum)
+
+    def _write(self, payload: bytes) -> None:
+        self._file.write(payload)
+        self._checksum = crc32c(payload, self._checksum)
+        self._bytes += len(payload)
+
+
+class VideoWriter:
+    """Takes the maps of one video in the order of its frames; `finish` says how it ended."""
+
+    def __init__(self, row: VideoRow, description: Description, levels: Sequence[LevelWriter]) -> None:
+        self.finished: VideoRow | None = None
+        self._row = row
+        self._every = description.every
+        self._levels = levels
+        self._rows = 0
+        self._failed: set[int] = set()
+
+    @property
+    def next_frame(self) -> int:
+        """The absolute frame whose map comes next."""
+        return self._row.first_frame + self._rows * self._every
+
+    def append(self, logits: Mapping[str, Floats]) -> None:
+        """The next maps of every level: float32 logits (frame, y, x) on the level's own grid.
+
+        Raises `StoreError` where levels, shapes or lengths are not what the store holds, or where a value
+        is not finite: such a map would be learned from.
+        """
+        names = [writer.level.name for writer in self._levels]
+        if sorted(logits) != sorted(names):
+            raise StoreError(f"{self._row.id}: maps of {sorted(logits)}, the store holds {sorted(names)}")
+        count = len(logits[names[0]])
+        codes = []
+        for writer in self._levels:
+            level, maps = writer.level, logits[writer.level.name]
+            if maps.shape != (count, *level.grid):
+                raise StoreError(
+                    f"{self._row.id}: {level.name} is {maps.shape}, expected {(count, *level.grid)}"
+                )
+            if not np.isfinite(maps).all():
+                raise StoreError(
+                    f"{self._row.id}: {level.name} is not finite between frames {self.next_frame} and "
+                    f"{self.next_frame + (count - 1) * self._every}: use mark_failed for frames without a map"
+                )
+            codes.append(quantise(maps, level.scale, level.offset))
+        for writer, level_codes in zip(self._levels, codes, strict=True):
+            writer.append(level_codes)
+        self._rows += count
+
+    def mark_failed(self, frame: int) -> None:
+        """Say that an absolute frame has no valid map: the next one (it gets a row of filling), or an
+        earlier one.
+        """
+        if frame == self.next_frame:
+            for writer in self._levels:
+                writer.repeat_last()
+            self._rows += 1
+        if (
+            not self._row.first_frame <= frame < self.next_frame
+            or (frame - self._row.first_frame) % self._every
+        ):
+            raise StoreError(
+                f"{self._row.id}: frame {frame} cannot fail now, the next one is {self.next_frame}"
+            )
+        self._failed.add(frame)
+
+    def finish(self, frames: int, problem: str | None = None) -> None:
+        """The video has ended after `frames` decoded frames; `problem` is one line of what was wrong with
+        it.
+
+        Raises `StoreError` where maps are missing or left over.
+        """
+        expected = (
+            -(-(frames - self._row.first_frame) // self._every) if frames > self._row.first_frame else 0
+        )
+        if self._rows != expected:
+            raise StoreError(f"{self._row.id}: {self._rows} maps for {frames} frames, expected {expected}")
+        for writer in self._levels:
+            writer.fill_chunk()
+        line = " ".join((problem or "").split())
+        self.finished = VideoRow(
+            **{
+                **vars(self._row),
+                "frames": frames,
+                "rows": self._rows,
+                "problem": line,
+                "failed": tuple(sorted(self._failed)),
+            }
+        )
