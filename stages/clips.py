@@ -116,15 +116,12 @@ def sliding_windows(
                 held.append(next(source))
             except StopIteration:
                 break
-            if first < lowest:
+            while held and first < lowest:
                 held.popleft()
                 first += 1
         seen = first + len(held)
         if frame >= seen:  # the stream has ended before this frame
             return
-        while first < lowest:
-            held.popleft()
-            first += 1
         yield frame, [held[index - first] for index in teacher_window(frame, seen, window).tolist()]
 
 
