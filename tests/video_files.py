@@ -1,18 +1,51 @@
 """Small videos of every awkward kind, made on the spot; every picture shows its own number."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from tinyhd_pipe.stages.video import VideoSource
+from tinyhd_pipe.stages.video import FrameIndex, VideoSource, decode, index_frames
 
-BITS = 10
 Picture = npt.NDArray[np.uint8]
+BITS = 10
+COUNT = 40
+"""Frames of every video of `KINDS`."""
+KINDS: dict[str, dict[str, Any]] = {
+    "h264.mp4": {},
+    "h264_b_frames.mp4": {"options": {"g": "10", "bf": "3"}},
+    "h264_open_groups.mkv": {"options": {"bf": "2", "x264-params": "open-gop=1:keyint=8:scenecut=0"}},
+    "h264_no_key_frames.mp4": {"options": {"x264-params": "intra-refresh=1:keyint=10"}},
+    "h264_no_timestamps.avi": {"options": {"g": "12", "bf": "2"}},
+    "h264.ts": {"options": {"g": "12", "bf": "2"}},
+    "h264_10_bit.mp4": {"pix_fmt": "yuv420p10le"},
+    "h264_variable_rate.mp4": {"timestamps": [place**2 for place in range(COUNT)]},
+    "mpeg4_b_frames.avi": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
+    "mpeg2_no_offsets.mpg": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}},
+    "mjpeg_full_range.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "vp8_hidden_frames.webm": {
+        "codec": "libvpx",
+        "options": {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "16"},
+    },
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"g": "12", "cpu-used": "8", "deadline": "realtime"}},
+    "animated.gif": {"codec": "gif", "pix_fmt": "rgb8"},
+    "lossless.mkv": {"codec": "ffv1", "pix_fmt": "bgr0"},
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A video, its pictures as decoded from the start, and its index."""
+
+    source: VideoSource
+    pictures: list[Picture]
+    index: FrameIndex
 
 
 def numbered(number: int, height: int = 48, width: int = 80) -> Picture:
@@ -29,6 +62,12 @@ def number_of(picture: Picture) -> int:
     """The number that a picture shows, however lossy the codec in between was."""
     fields = np.array_split(picture[: picture.shape[0] // 2], BITS, axis=1)
     return sum(int(field.mean() > 127) << bit for bit, field in enumerate(fields))
+
+
+def pictures_of(source: VideoSource) -> list[Picture]:
+    """All frames of a video of which none fails."""
+    pictures = list(decode(source))
+    return [picture for picture in pictures if picture is not None]
 
 
 def source_of(path: Path) -> VideoSource:
@@ -101,3 +140,31 @@ def break_packet(path: Path, place: int) -> Path:
     assert data.count(payload) == 1
     path.write_bytes(data.replace(payload, b"\xff" * len(payload)))
     return path
+
+
+def write_kinds(folder: Path) -> dict[str, Made]:
+    """One video of every kind in `KINDS`, each showing 0 to COUNT - 1."""
+    pictures = [numbered(number) for number in range(COUNT)]
+    sources = {name: source_of(write(folder / name, pictures, **how)) for name, how in KINDS.items()}
+    return {name: Made(source, pictures_of(source), index_frames(source)) for name, source in sources.items()}
+
+
+def save(path: Path, picture: Picture, **options: Any) -> Path:
+    """A picture as a file of its own, in a folder that is made for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path, **options)
+    return path
+
+
+def frame_folder(folder: Path, names: list[str]) -> VideoSource:
+    """A video as a folder of pictures; the n-th name shows n."""
+    for place, name in enumerate(names):
+        save(folder / name, numbered(place))
+    return VideoSource(folder.name, folder, is_frame_folder=True)
+
+
+def touch(folder: Path, *names: str) -> None:
+    """Empty files with these names below a folder."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
