@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 from tinyhd_pipe.pipeline import console
 
 if TYPE_CHECKING:
     from tinyhd_pipe.pipeline.params import Recipe as RecipeSettings
     from tinyhd_pipe.stages.fitting import EpochReport, Fitted, Recipe
+    from tinyhd_pipe.stages.teacher_dump import Dumped
 
 Params = Annotated[
     Path | None, Option("--params", help="YAML file with settings; what it leaves out has the published value.")
@@ -93,8 +94,7 @@ def teacher_dump(
     videos: Annotated[list[Path], Option(help="Video files, folders of videos, folders of frames.")],
     store: Annotated[str, Option(help="Folder or fsspec URL of the zarr store; made, or gone on with.")],
     weights: Annotated[Path, Option(help="The teacher's weights, .pth or .safetensors.")],
-    teacher: Overwrite = Annotated[bool, Option("--overwrite", help="Begin again; with --resume only if going on is impossible.")]
-TeacherKind = "hd2s",
+    teacher: TeacherKind = "hd2s",
     device: Device = "cpu",
     params: Params = None,
     overrides: Overrides = None,
@@ -104,6 +104,32 @@ TeacherKind = "hd2s",
 
     tinyhd-pipe teacher-dump --videos clips/ --store maps.zarr --teacher hd2s --weights hd2s.pt
     """
+    from tinyhd_pipe.pipeline.params import load_params
+    from tinyhd_pipe.stages import teacher_dump as stage
+    from tinyhd_pipe.stages.networks import load_teacher
+    from tinyhd_pipe.stages.video import find_videos
+    from tinyhd_pipe.store.writer import read_description
+
+    settings = load_params(params, overrides).teacher_dump
+    sources = find_videos(videos)
+    precision = settings.precision
+    if precision == "auto":  # a store that was begun has decided already
+        there = read_description(store)
+        precision = there.teacher["precision"] if there else "auto"
+    network = load_teacher(teacher, weights=weights, size=settings.size, precision=precision, device=device)
+    with console.progress("reading videos") as reading, console.progress("teacher") as advance:
+        dumped = stage.teacher_dump(
+            sources,
+            store,
+            network,
+            every=settings.every,
+            budget=settings.fidelity,
+            shard_bytes=round(settings.shard_megabytes * 2**20),
+            batch=settings.batch,
+            report=lambda at: advance(at.frames, at.frames_in_all, f"frames; {at.videos} of {at.videos_in_all} videos"),
+            reading=reading,
+        )
+    _show_dumped(dumped, as_json=as_json)
 
 
 def student_train(
@@ -162,8 +188,7 @@ def evaluate(
     weights: Annotated[Path, Option(help="The student's weights.")],
     data: Annotated[Path, Option(help="Labelled clips in the DHF1K layout.")],
     out: Annotated[Path | None, Option(help="Folder for metrics.json and comparison.png.")] = None,
-    teacher: Overwrite = Annotated[bool, Option("--overwrite", help="Begin again; with --resume only if going on is impossible.")]
-TeacherKind = "hd2s",
+    teacher: TeacherKind = "hd2s",
     teacher_weights: Annotated[Path | None, Option(help="Compare with this teacher, too.")] = None,
     device: Device = "cpu",
     params: Params = None,
@@ -209,6 +234,16 @@ def show_params(params: Params = None, overrides: Overrides = None) -> None:
     from tinyhd_pipe.pipeline.params import as_yaml, load_params
 
     sys.stdout.write(as_yaml(load_params(params, overrides)))
+
+
+def _show_dumped(dumped: "Dumped", *, as_json: bool) -> None:
+    new = f"{dumped.frames} maps of each level made now, {dumped.already_there} videos were there already"
+    console.say(f"{dumped.store}: {dumped.videos} videos; {new}")
+    if dumped.problems:
+        console.table("did not decode, or not all of it", ("video", "why"), list(dumped.problems.items()))
+    console.result(dumped, as_json=as_json)
+    if dumped.problems:
+        raise Exit(1)
 
 
 def _recipe(settings: "RecipeSettings") -> "Recipe":

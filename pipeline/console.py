@@ -8,11 +8,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -20,8 +20,12 @@ from rich.table import Table
 
 SECONDS_BETWEEN_LINES = 10.0
 err = Console(stderr=True, highlight=False)
-Advance = Callable[[int, int, str], None]
-"""Told (done, total, a few words about the work at hand)."""
+
+
+class Advance(Protocol):
+    """Told how far a piece of work is, with a few words about what is at hand."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 @contextmanager
@@ -46,7 +50,12 @@ def _bar(title: str) -> Iterator[Advance]:
     )
     with Progress(*columns, console=err) as bar:
         task = bar.add_task(title, total=None, note="")
-        yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield advance
 
 
 def _lines(title: str) -> Advance:

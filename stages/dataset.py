@@ -150,7 +150,10 @@ def load_sample(
     labelled = density is not None
     if density is None:
         density = torch.zeros(len(clip.targets), *scaling.size)
-    mirror = (lambda t: t.flip(-1)) if flip else (lambda t: t)
+
+    def mirror(values: Tensor) -> Tensor:
+        return values.flip(-1) if flip else values
+
     return Batch(
         clip=mirror(pixels)[None],
         maps={level: mirror(levels)[None] for level, levels in maps.items()},

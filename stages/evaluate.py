@@ -5,6 +5,7 @@ never the reverse. The centre prior is always in the table, because gaze is bias
 only knows that must be seen to be beaten. Cost: the networks' own, plus about 10 ms of metrics for a frame of 360x640.
 """
 
+import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def evaluate(
             report(name, done, len(videos))
     frames = sum(map(len, scores[CENTRE].values()))
     if not frames:
-        raise DataError(f"{len(videos)} videos: no frame has a density map and fixations; check the annotation folder")
+        raise DataError(f"{len(videos)} videos: no frame has a density map; check the annotation folder")
     return Evaluation(
         mean={name: _mean([s for scored in by_video.values() for s in scored]) for name, by_video in scores.items()},
         videos={name: {key: _mean(scored) for key, scored in by_video.items()} for name, by_video in scores.items()},
@@ -81,7 +82,9 @@ def comparison_sheet(
         annotated = sorted(video.density_maps)
         frame = annotated[len(annotated) // 2]
         picture = read_frames(video.source, np.array([frame]))[0]
-        panels = {"frame": picture, "truth": pictures.colour(_truth(video, frame)[0])}
+        truth = read_density(video, frame)
+        panels = {"frame": picture}
+        panels["truth"] = np.zeros_like(picture) if truth is None else pictures.colour(truth)
         for name, network in networks.items():
             saliency = predict_frame(network, video.source, frame, frames=annotated[-1] + 1)
             panels[name] = pictures.colour(metrics.resize_prediction(saliency, picture.shape[:2]))
@@ -92,8 +95,8 @@ def comparison_sheet(
 def _scores(video: AnnotatedVideo, network: Network | None, *, every: int, seed: int) -> Iterator[Scores]:
     """The metrics of every annotated frame; the centre prior's where `network` is None."""
     for frame, saliency in _predictions(video, network, every):
-        density, fixations = _truth(video, frame)
-        if density is None or fixations is None:
+        density, fixations = read_density(video, frame), read_fixations(video, frame)
+        if density is None:
             continue
         noise = np.random.default_rng((seed, zlib.crc32(video.source.id.encode()), frame))
         prediction = metrics.resize_prediction(
@@ -102,8 +105,8 @@ def _scores(video: AnnotatedVideo, network: Network | None, *, every: int, seed:
         yield {
             "CC": metrics.cc(prediction, density),
             "SIM": metrics.sim(prediction, density),
-            "NSS": metrics.nss(prediction, fixations),
-            "AUC-J": metrics.auc_judd(prediction, fixations, noise),
+            "NSS": math.nan if fixations is None else metrics.nss(prediction, fixations),
+            "AUC-J": math.nan if fixations is None else metrics.auc_judd(prediction, fixations, noise),
             "KLD": metrics.kld(prediction, density),
         }
 
@@ -115,10 +118,6 @@ def _predictions(
         yield from ((frame, None) for frame in sorted(video.density_maps) if frame % every == 0)
     else:
         yield from ((prediction.frame, prediction.map) for prediction in predict(network, video.source, every=every))
-
-
-def _truth(video: AnnotatedVideo, frame: int) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_] | None]:
-    return read_density(video, frame), read_fixations(video, frame)
 
 
 def _mean(scored: Sequence[Scores]) -> Scores:

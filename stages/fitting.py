@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +89,6 @@ class _Progress:
     best_epoch: int = -1
 
 
-Module = TypeVar("Module", bound=nn.Module)
 Terms = Callable[[Mapping[str, Tensor], Batch], dict[str, Tensor]]
 
 
@@ -147,7 +146,7 @@ def fit(
                     logits = module(batch.clip)
                 terms = loss_terms({level: maps.float() for level, maps in logits.items()}, batch)
                 share = len(batch.clip) / samples
-                (torch.stack(list(terms.values())).sum() * share).backward()
+                torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0.0) + float(term.detach()) * share / steps_per_epoch
             optimiser.step()
@@ -169,13 +168,6 @@ def fit(
     if stand.best_epoch < 0:
         raise SettingError(f"{out}: no epoch had a finite validation score; lower the learning rate")
     return Fitted(out / "best.safetensors", stand.best_epoch, tuple(history), time.monotonic() - started)
-
-
-def seeded(seed: int, build: Callable[[], Module]) -> Module:
-    """Build a network whose first weights are a function of `seed`, leaving the global generator as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return build()
 
 
 def _optimiser(groups: Sequence[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:

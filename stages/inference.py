@@ -6,8 +6,8 @@ of a video is padded as the network was taught: HD2S sees it reversed in time, T
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinyhd_pipe.stages.clips import WINDOW, sliding_windows, student_window, teacher_window
-from tinyhd_pipe.stages.networks import Network
+from tinyhd_pipe.stages.networks import Network, Scaling
 from tinyhd_pipe.stages.video import VideoSource, decode, read_frames
 
 
@@ -32,10 +32,32 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class ScaledFrame:
+    """A frame as decoded, and as a network wants it."""
+
     number: int
     picture: NDArray[np.uint8]
-    pixels: Tensor  # (3, H, W), scaled
+    """(y, x, 3)."""
+    pixels: Tensor
+    """float32 (3, y, x) at the network's size."""
+    decoded: bool
+    """False for a frame that is there and did not decode: it shows the nearest one before it (or after it)."""
+
+
+def scaled_frames(scaling: Scaling, pictures: Iterable[NDArray[np.uint8] | None]) -> Iterator[ScaledFrame]:
+    """Scale every frame once. A gap is filled with its neighbour, so that the windows around it keep their length."""
+    shown: ScaledFrame | None = None
+    gaps = 0
+    for number, picture in enumerate(pictures):
+        if picture is not None:
+            shown = ScaledFrame(number, picture, scaling.prepare(picture[None])[:, 0], decoded=True)
+            yield from (replace(shown, number=gap, decoded=False) for gap in range(number - gaps, number))
+            gaps = 0
+            yield shown
+        elif shown is not None:
+            yield replace(shown, number=number, decoded=False)
+        else:
+            gaps += 1
 
 
 def predict(network: Network, source: VideoSource, *, every: int = 1) -> Iterator[Prediction]:
@@ -43,18 +65,18 @@ def predict(network: Network, source: VideoSource, *, every: int = 1) -> Iterato
 
     Raises VideoError when nothing of the video decodes.
     """
-    frames = _scaled(network, source)
-    if network.kind == "hd2s":
-        windows = ((window, window[-1:]) for _, window in sliding_windows(frames, every=every))
-    else:
-        windows = _student_windows(frames, every=every, outputs=network.outputs)
-    for window, answered in windows:
-        clip = torch.stack([frame.pixels for frame in window], dim=1)[None]  # (1, 3, T, H, W)
-        maps = network(clip)["final"][0].cpu().numpy()
+    frames = scaled_frames(network.scaling, decode(source))
+    for window, answered in windows(network, frames, every=every):
+        maps = network(clip_of(window)[None])["final"][0].cpu().numpy()
         maps = maps[None] if maps.ndim == 2 else maps[-len(answered) :]
         for frame, saliency in zip(answered, maps, strict=True):
             if frame.number % every == 0:
                 yield Prediction(frame.number, saliency, frame.picture)
+
+
+def clip_of(window: Sequence[ScaledFrame]) -> Tensor:
+    """The frames of one window as a network's input, float32 (3, frame, y, x)."""
+    return torch.stack([frame.pixels for frame in window], dim=1)
 
 
 def predict_frame(network: Network, source: VideoSource, frame: int, *, frames: int) -> NDArray[np.float32]:
@@ -65,21 +87,31 @@ def predict_frame(network: Network, source: VideoSource, frame: int, *, frames: 
     return (maps if maps.ndim == 2 else maps[-1]).cpu().numpy()
 
 
-def _scaled(network: Network, source: VideoSource) -> Iterator[_Frame]:
-    for number, picture in enumerate(decode(source)):
-        yield _Frame(number, picture, network.scaling.prepare(picture[None])[:, 0])
+def windows(
+    network: Network, frames: Iterator[ScaledFrame], *, every: int, reverse_head: bool | None = None
+) -> Iterator[tuple[list[ScaledFrame], list[ScaledFrame]]]:
+    """The windows that a network sees of a video, and the frames that each of them answers for.
 
+        one output, HD2S:    15 ... 1 0  | 16 ... 2 1   | ... | 0 1 ... 15 | 1 2 ... 16    the last frame of each
+        one output, TinyHD:  0 0 ... 0 0 | 0 0 ... 0 1  | ... | 0 1 ... 15 | 1 2 ... 16    the last frame of each
+        16 outputs:          0 1 ... 15  | 16 ... 31    | ... | n-16 ... n-1               all, each frame once
 
-def _student_windows(
-    frames: Iterator[_Frame], *, every: int, outputs: int
-) -> Iterator[tuple[list[_Frame], Sequence[_Frame]]]:
-    """Windows of a TinyHD network and the frames that each of them answers for.
-
-        one output:  0 0 ... 0 0 | 0 0 ... 0 1 | 0 0 ... 1 2 |     the last frame of each
-        16 outputs:  0 1 ... 15  | 16 ... 31   | n-16 ... n-1      all; of the last one those not answered yet
+    `reverse_head` shows a one-output TinyHD the head as HD2S sees it, reversed in time.
     """
-    held: deque[_Frame] = deque(maxlen=WINDOW)
-    waiting: list[_Frame] = []
+    if reverse_head is None:
+        reverse_head = network.kind == "hd2s"
+    if network.outputs == 1 and reverse_head:
+        yield from ((window, window[-1:]) for _, window in sliding_windows(frames, every=every))
+    else:
+        yield from _windows_behind(frames, every=every, outputs=network.outputs)
+
+
+def _windows_behind(
+    frames: Iterator[ScaledFrame], *, every: int, outputs: int
+) -> Iterator[tuple[list[ScaledFrame], list[ScaledFrame]]]:
+    """Windows that only look back; frame 0 repeats before the start."""
+    held: deque[ScaledFrame] = deque(maxlen=WINDOW)
+    waiting: list[ScaledFrame] = []
     for frame in frames:
         held.extend([frame] * (1 if held else WINDOW))
         waiting.append(frame)

@@ -10,18 +10,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinyhd_pipe.stages.dataset import Batch, ClipDataset, Sampling, TrainingVideo
 from tinyhd_pipe.stages.dhf1k import AnnotatedVideo
-from tinyhd_pipe.stages.fitting import EpochReport, Fitted, Recipe, fit, seeded
+from tinyhd_pipe.stages.fitting import EpochReport, Fitted, Recipe, fit
 from tinyhd_pipe.stages.losses import distillation_loss
 from tinyhd_pipe.stages.networks import Size, scaling_for
 from tinyhd_pipe.stages.tinyhd import TinyHD
 from tinyhd_pipe.stages.validation import leave_out, validation_scores
 from tinyhd_pipe.stages.video import VideoSource, digest
 from tinyhd_pipe.store.errors import DataError
+from tinyhd_pipe.store.manifest import VideoRow
 from tinyhd_pipe.store.reader import Store
 
 
@@ -73,7 +76,9 @@ def student_train(
 
     Raises DataError when the store holds none of the videos, SettingError as `fit` does.
     """
-    module = seeded(recipe.seed, lambda: TinyHD(**asdict(topology)))
+    with torch.random.fork_rng(devices=[]):  # first weights are a function of the seed alone
+        torch.manual_seed(recipe.seed)
+        module = TinyHD(**asdict(topology))
     scaling = scaling_for("tinyhd", size)
     videos = stored_videos(store, sources, annotated)
     learned, left_out = _leave_out_of_both(videos, validation_share)
@@ -144,12 +149,18 @@ def stored_videos(
                     frames=facts.frames,
                     annotation=labels.get(source.path.resolve()),
                     stored_as=source.id,
-                    usable=store.status(source.id) != FAILED if facts.failed else None,
+                    usable=_usable(facts),
                 )
             )
     if not videos:
         raise DataError(f"{store.url}: holds none of the {len(sources)} videos given; give those that were dumped")
     return videos
+
+
+def _usable(facts: VideoRow) -> NDArray[np.bool_] | None:
+    usable = np.ones(facts.frames, bool)
+    usable[list(facts.failed)] = False
+    return usable if facts.failed else None
 
 
 def parameter_groups(module: TinyHD, recipe: Recipe, *, encoder_rate: float) -> list[dict[str, Any]]:

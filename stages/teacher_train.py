@@ -8,16 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tinyhd_pipe.stages.dataset import Batch, ClipDataset, Sampling, TrainingVideo
 from tinyhd_pipe.stages.dhf1k import AnnotatedVideo
-from tinyhd_pipe.stages.fitting import EpochReport, Fitted, Recipe, fit, seeded
+from tinyhd_pipe.stages.fitting import EpochReport, Fitted, Recipe, fit
 from tinyhd_pipe.stages.hd2s import HD2S
 from tinyhd_pipe.stages.losses import teacher_loss
 from tinyhd_pipe.stages.networks import Size, scaling_for
 from tinyhd_pipe.stages.validation import leave_out, validation_scores
+from tinyhd_pipe.stages.video import index_frames
+from tinyhd_pipe.stages.weights import read_weights, write_weights
 
 
 def teacher_train(
@@ -44,9 +47,9 @@ def teacher_train(
 
     Raises DataError for too few videos, SettingError as `fit` does.
     """
-    module = seeded(recipe.seed, lambda: HD2S(width=width))
+    module = HD2S(width=width, seed=recipe.seed)
     scaling = scaling_for("hd2s", size)
-    learned, left_out = leave_out([_training_video(video) for video in videos], validation_share)
+    learned, left_out = leave_out([training_video(video) for video in videos], validation_share)
     sampling = Sampling(outputs=1, seed=recipe.seed)
     unflipped = Sampling(outputs=1, seed=recipe.seed, flip=False)
 
@@ -80,3 +83,25 @@ def teacher_train(
         report=report,
         step_report=step_report,
     )
+
+
+def training_video(video: AnnotatedVideo) -> TrainingVideo:
+    """A labelled video as something to learn from: every frame that decodes and has a density map is a target."""
+    index = index_frames(video.source)
+    usable = index.valid.copy()
+    for frame in np.flatnonzero(usable):
+        usable[frame] = int(frame) in video.density_maps
+    return TrainingVideo(video.source, frames=len(usable), annotation=video, usable=usable)
+
+
+def adopt_teacher(weights: Path, out: Path, *, size: Size) -> Path:
+    """Take published HD2S weights instead of fitting: leave them, with their facts, as `best.safetensors` in `out`.
+
+    Raises WeightsError when the file is missing, unsafe or not HD2S.
+    """
+    read = read_weights(weights)
+    module = HD2S.from_state_dict(read.state)
+    out.mkdir(parents=True, exist_ok=True)
+    facts = {"kind": "hd2s", "width": module.width, "size": list(size), "taken_from_sha256": read.sha256}
+    write_weights(out / "best.safetensors", read.state, facts)
+    return out / "best.safetensors"
