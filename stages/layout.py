@@ -20,7 +20,7 @@ def channels_last(module: Network) -> Network:
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv3d):
-            layer.to(memory_format=torch.channels_last_3d)
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last_3d)
         elif isinstance(layer, nn.Conv2d):
-            layer.to(memory_format=torch.channels_last)
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
     return module

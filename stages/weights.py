@@ -14,6 +14,7 @@ import os
 import pickle
 import re
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as format_safetensors
-from tinyhd_pipe.store.errors import WeightsError
 from torch import Tensor, nn
+
+from tinyhd_pipe.store.errors import WeightsError
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "student_model", "teacher_model", "module", "net")
 """Where training scripts put the weights inside a checkpoint, the likeliest first."""
@@ -50,7 +52,7 @@ def read_weights(path: str | Path) -> Weights:
 
     A checkpoint may be a bare state dict, or hold one under one of `STATE_KEYS`.
 
-    Raises WeightsError for a file that is missing, empty, cut short, without weights, or that wants to run code.
+    Raises WeightsError for a file that is missing, empty, cut short, without weights, or that would run code.
     """
     path = Path(path)
     content = _content(path)
@@ -156,7 +158,9 @@ def _safetensors(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[st
 
 def _unpickled(path: Path, content: bytes) -> Any:
     try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of pickle protocols before it fails or succeeds
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         if wanted is None:
