@@ -105,7 +105,6 @@ def _encode(path: Path, frames: Iterable[npt.NDArray[np.uint8]], fps: float) -> 
                 av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"),
                 format=context.pix_fmt,
                 dst_colorspace=Colorspace.ITU601,
-                src_color_range=ColorRange.JPEG,
                 dst_color_range=ColorRange.MPEG,
                 threads=1,
             )

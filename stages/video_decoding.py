@@ -233,14 +233,13 @@ class RgbConverter:
 
     def __call__(self, frame: av.VideoFrame) -> Picture:
         """(y, x, 3) uint8; but for the display matrix the bits of `frame.to_ndarray(format="rgb24")`."""
-        implied = frame.format.is_rgb or frame.format.name.startswith("yuvj")
-        is_full = implied or frame.color_range == ColorRange.JPEG
         converted = self._reformatter.reformat(
             frame,
             format="rgb24",
             src_colorspace=_MATRICES.get(frame.colorspace, Colorspace.ITU601),
             dst_colorspace=Colorspace.ITU601,  # without effect on RGB; given so that no default is asked
-            src_color_range=ColorRange.JPEG if is_full else ColorRange.MPEG,
+            # Formats with a range of their own (RGB, grey, yuvj) keep it, whatever is said here.
+            src_color_range=ColorRange.JPEG if frame.color_range == ColorRange.JPEG else ColorRange.MPEG,
             dst_color_range=ColorRange.JPEG,
             threads=1,
         )

@@ -148,8 +148,9 @@ def _state(source: VideoSource) -> tuple[int, int]:
 
 def _of_file(source: VideoSource, numbers: Sequence[int], index: FrameIndex) -> list[Picture]:
     _check_range(source, numbers, len(index.checksums))
-    nearest = [entry for entry in index.entries if 0 < entry.frame <= numbers[0]]
-    for entry in (*nearest[-1:], None):
+    before = [entry for entry in index.entries if 0 < entry.frame <= numbers[0]]
+    # Transport streams land behind the packet that was asked for: then the entry before it leads there.
+    for entry in (*reversed(before[-2:]), None):
         pictures = _decoded_from(source, entry, numbers, index)
         if pictures is not None:
             return pictures

@@ -68,7 +68,10 @@ def test_frames_read_at_random_are_bit_for_bit_those_decoded_in_order(
 
 @pytest.mark.parametrize(
     "name",
-    ["h264_b_frames.mp4", "h264_open_groups.mkv", "h264_no_timestamps.avi", "vp9.webm", "mpeg4_b_frames.avi"],
+    [
+        *("h264_b_frames.mp4", "h264_open_groups.mkv", "h264_no_timestamps.avi", "h264.ts"),
+        *("vp9.webm", "mpeg4_b_frames.avi"),
+    ],
 )
 def test_a_clip_far_in_costs_its_group_of_pictures_and_not_the_video(
     made: dict[str, Made], name: str, monkeypatch: pytest.MonkeyPatch

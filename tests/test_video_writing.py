@@ -45,9 +45,29 @@ def test_equal_frames_give_equal_bytes(tmp_path: Path, suffix: str) -> None:
     assert digest(source_of(tmp_path / f"c{suffix}")) not in digests
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_colours_survive(tmp_path: Path, suffix: str) -> None:
+    colours = np.random.default_rng(3).integers(0, 256, (12, 3), dtype=np.uint8)
+    write_video(tmp_path / f"a{suffix}", [np.full((32, 48, 3), colour, np.uint8) for colour in colours])
+    back = np.stack([picture[16, 24] for picture in pictures_of(source_of(tmp_path / f"a{suffix}"))])
+    assert np.abs(back.astype(int) - colours).max() <= 10
+    if suffix == ".mp4":  # the other format has no place for it
+        with av.open(str(tmp_path / "a.mp4")) as container:
+            frame = next(container.decode(video=0))
+        assert (frame.colorspace, frame.color_range) == (6, 1), "players are told: BT.601, limited range"
+
+
+def test_nothing_of_the_machine_or_the_day_is_in_the_bytes(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", [numbered(n, 480, 640) for n in range(3)])
+    content = (tmp_path / "a.mp4").read_bytes()
+    assert b" threads=1 " in content, "x264 notes its settings: they must not follow the number of cores"
+    assert b"Lavf" not in content
+
+
 def test_a_video_is_written_in_full_or_not_at_all(tmp_path: Path) -> None:
     def fails() -> Iterator[Picture]:
         yield numbered(0)
+        yield from map(numbered, range(1, 100))
         raise RuntimeError("the source of the frames failed")
 
     with pytest.raises(RuntimeError):
