@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
 from tinyhd_pipe.store.errors import DataError
 
 WINDOW = 16

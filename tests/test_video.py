@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from video_files import (
+
+from tests.video_files import (
     COUNT,
     KINDS,
     Made,
@@ -25,7 +26,6 @@ from video_files import (
     write_kinds,
     write_sound,
 )
-
 from tinyhd_pipe.stages.video import (
     VideoSource,
     decode,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from video_files import (
+
+from tests.video_files import (
     COUNT,
     KINDS,
     Made,
@@ -22,7 +23,6 @@ from video_files import (
     write,
     write_kinds,
 )
-
 from tinyhd_pipe.stages import video_index
 from tinyhd_pipe.stages.video import (
     index_frames,

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from video_files import frame_folder, number_of, pictures_of, source_of, touch
 
+from tests.video_files import frame_folder, number_of, pictures_of, source_of, touch
 from tinyhd_pipe.stages.video import (
     VideoSource,
     digest,

@@ -6,8 +6,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from video_files import Picture, number_of, numbered, pictures_of, source_of
 
+from tests.video_files import Picture, number_of, numbered, pictures_of, source_of
 from tinyhd_pipe.stages.video import digest, probe, write_video
 from tinyhd_pipe.store.errors import VideoError
 
