@@ -25,6 +25,7 @@ COMPRESSION_LEVEL = 5
 _BLOSC_HEADER = (
     16  # version, flags, sizes: https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
 )
+_BLOSC_FORMAT = 2
 _ZSTD_START = _BLOSC_HEADER + 8  # then the offset of the only block and its compressed size, 4 bytes each
 _SHUFFLED_ZSTD_UNSPLIT = 0x91
 
@@ -46,14 +47,25 @@ def encode_chunk(codes: Codes) -> bytes:
     return bytes(packed) + crc32c(packed).to_bytes(CHECKSUM_BYTES, "little")
 
 
+def is_intact(stored: bytes | memoryview) -> bool:
+    """Whether a chunk's checksum is that of its bytes."""
+    return crc32c(stored[:-CHECKSUM_BYTES]) == int.from_bytes(stored[-CHECKSUM_BYTES:], "little")
+
+
+def stored_size(header: bytes) -> int | None:
+    """How long a chunk says it is, from its first 16 bytes; None where they are not the start of one."""
+    if len(header) < _BLOSC_HEADER or header[0] != _BLOSC_FORMAT:
+        return None
+    return int.from_bytes(header[12:16], "little") + CHECKSUM_BYTES
+
+
 def decode_chunk(stored: memoryview, shape: tuple[int, int, int]) -> Codes:
     """The codes of one chunk, uint8 (frame, y, x). Raises `ValueError` where the checksum or the content is
     wrong.
     """
-    payload = stored[:-CHECKSUM_BYTES]
-    if crc32c(payload) != int.from_bytes(stored[-CHECKSUM_BYTES:], "little"):
+    if not is_intact(stored):
         raise ValueError("checksum does not match")
-    planes = _residual_planes(payload, shape)
+    planes = _residual_planes(stored[:-CHECKSUM_BYTES], shape)
     return _undo_delta(planes).reshape(shape)
 
 

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from tinyhd_pipe.store.data_file import DataFile
+from tinyhd_pipe.store.codec import is_intact
+from tinyhd_pipe.store.data_file import ADVICE, DataFile
 from tinyhd_pipe.store.errors import StoreError
 from tinyhd_pipe.store.manifest import Manifest, VideoRow, manifest_path
 from tinyhd_pipe.store.plan import Member
@@ -29,12 +28,13 @@ class Copier:
         Raises `StoreError` where the source does not hold that very video, or where its bytes are damaged.
         """
         row = self._find(member, source)
-        first, last = row.first_row, row.first_row + row.rows
-        chunks = np.arange(first, last, self._chunk_frames) // self._chunk_frames
-        for level in levels if row.rows else ():
-            for place in range(len(chunks)):
-                (stored,) = self._file(source, level.level.name).read_chunks(chunks[place : place + 1])
-                level.append_chunk(bytes(stored))
+        first, count = row.first_row // self._chunk_frames, -(-row.rows // self._chunk_frames)
+        for writer in levels:
+            for chunk in range(first, first + count):
+                (stored,) = self._file(source, writer.level.name).read_chunks(chunk, 1)
+                if not is_intact(stored):
+                    raise StoreError(f"{member.id}: damaged in shard {source}, {writer.level.name}: {ADVICE}")
+                writer.append_chunk(bytes(stored))
         return replace(row, first_row=first_row)
 
     def _find(self, member: Member, source: int) -> VideoRow:
@@ -52,5 +52,5 @@ class Copier:
     def _file(self, source: int, level: str) -> DataFile:
         if (source, level) not in self._files:
             chunks = self._manifest(source).rows // self._chunk_frames
-            self._files[source, level] = DataFile(self._storage, source, level, chunks)
+            self._files[source, level] = DataFile(self._storage, source, level, chunks, rebuild=True)
         return self._files[source, level]

@@ -11,6 +11,9 @@ from typing import Any
 from tinyhd_pipe.store.documents import opened_json, sealed_json
 
 SHARDS = "shards"
+SHARDS_GROUP = f"{SHARDS}/zarr.json"
+GROUP = b'{"zarr_format":3,"node_type":"group","attributes":{}}'
+"""What lies at `SHARDS_GROUP`: a plain zarr group, so that zarr finds its way from the root to the shards."""
 
 
 def shard_folder(number: int) -> str:

@@ -47,6 +47,8 @@ class ShardTask:
     """Ids that must not be copied although their digest is known: what is there is damaged or failed."""
     copied: Mapping[str, int] = field(default_factory=dict)
     """Id -> shard from which its bytes are copied; everything else is made by the teacher."""
+    in_place: bool = False
+    """The shard is there, but damaged, and is written anew under its own number."""
 
     @property
     def to_make(self) -> tuple[Member, ...]:
@@ -89,7 +91,7 @@ def plan_shards(
     if len(wanted) < len(sources):
         raise StoreError(f"{_first_double(sources)}: two videos have this id: rename one of them")
     known = {**planned, **sealed}
-    live = {number: _with_copies(task, sealed) for number, task in sorted(_without_replaced(known).items())}
+    live = {number: _with_copies(task, sealed) for number, task in sorted(without_replaced(known).items())}
     pending = {member.id for number, task in live.items() if number not in sealed for member in task.members}
     again = frozenset(retried) - pending
     edits: dict[int, tuple[Member, ...]] = {}
@@ -101,7 +103,7 @@ def plan_shards(
     present = {video_id for task in live.values() for video_id in _ids(task)}
     absent = [source for video_id, source in wanted.items() if video_id not in present]
     new = _new_tasks(edits, list(_packed(absent, frames_per_shard)), again, max(known, default=-1) + 1)
-    final = _without_replaced({**known, **{task.number: task for task in new}})
+    final = without_replaced({**known, **{task.number: task for task in new}})
     todo = [_with_copies(task, sealed) for number, task in sorted(final.items()) if number not in sealed]
     return ShardPlan(tuple(sorted(final.keys() & sealed.keys())), tuple(todo), tuple(new))
 
@@ -114,7 +116,8 @@ def _first_double(sources: Sequence[Source]) -> str:
     return Counter(source.id for source in sources).most_common(1)[0][0]
 
 
-def _without_replaced(tasks: Mapping[int, ShardTask]) -> dict[int, ShardTask]:
+def without_replaced(tasks: Mapping[int, ShardTask]) -> dict[int, ShardTask]:
+    """The shards that should be there in the end."""
     replaced = {number for task in tasks.values() for number in task.replaces}
     return {number: task for number, task in tasks.items() if number not in replaced}
 

@@ -37,17 +37,28 @@ def write_plan(storage: Storage, tasks: Sequence[ShardTask], description: Mappin
 
 def read_plans(storage: Storage) -> dict[int, ShardTask]:
     """All planned shards by number. Raises `StoreError` where a plan is damaged."""
-    tasks: dict[int, ShardTask] = {}
+    plans, damaged = read_plan_files(storage)
+    for path, reason in damaged.items():
+        raise StoreError(f"{storage.url}/{path}: {reason}: delete it and run again, finished shards are kept")
+    return planned_tasks(plans)
+
+
+def read_plan_files(storage: Storage) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The plans in the order in which they were made, and path -> reason for those that are damaged."""
+    plans: list[dict[str, Any]] = []
+    damaged: dict[str, str] = {}
     texts = storage.read_many(f"{PLANS}/{name}" for name in _plan_names(storage))
     for path, text in sorted(texts.items()):
         try:
-            shards = opened_json(text)["shards"]
+            plans.append(opened_json(text))
         except ValueError as error:
-            raise StoreError(
-                f"{storage.url}/{path}: {error}: delete it and run again, finished shards are kept"
-            ) from error
-        tasks |= {shard["shard"]: _task(shard) for shard in shards}
-    return tasks
+            damaged[path] = str(error)
+    return plans, damaged
+
+
+def planned_tasks(plans: Sequence[Mapping[str, Any]]) -> dict[int, ShardTask]:
+    """The shards of these plans by number."""
+    return {shard["shard"]: _task(shard) for plan in plans for shard in plan["shards"]}
 
 
 def _plan_names(storage: Storage) -> list[str]:

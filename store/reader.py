@@ -234,7 +234,7 @@ class Store:
         decoded = np.empty((len(chunks), chunk_frames, *level.grid), np.uint8)
         file = self._file(manifest, level.name)
         for group in np.split(np.arange(len(chunks)), np.flatnonzero(np.diff(chunks) > 1) + 1):
-            for place, stored in zip(group, file.read_chunks(chunks[group]), strict=True):
+            for place, stored in zip(group, file.read_chunks(int(chunks[group[0]]), len(group)), strict=True):
                 try:
                     decoded[place] = decode_chunk(stored, (chunk_frames, *level.grid))
                 except (ValueError, RuntimeError) as error:

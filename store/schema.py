@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tinyhd_pipe.store.documents import opened_json, sealed_json
+from tinyhd_pipe.store.encoding import CHUNK_FRAMES as CHUNK_FRAMES
 from tinyhd_pipe.store.encoding import DEFAULT_BUDGET, offset_of_step, step_of_budget
 from tinyhd_pipe.store.errors import StoreError
 
 SCHEMA = 1
-CHUNK_FRAMES = 16
 ROOT = "zarr.json"
+HELD = "within half a step / sqrt(map / its mean), at most 1 logit, from frame to frame of a chunk"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Description:
             "levels": {level.name: _level_to_plain(level) for level in self.levels},
             "to_teacher_grid": "bilinear upsampling of the logits, align_corners=False, then sigmoid",
             "teacher_grid": list(self.teacher_grid),
-            "encoding": {"domain": "logit", "chunk_frames": self.chunk_frames},
+            "encoding": {"domain": "logit", "chunk_frames": self.chunk_frames, "pixels_held": HELD},
             "temporal": asdict(self.temporal),
             "teacher": dict(self.teacher),
             "fidelity": {
@@ -119,6 +120,11 @@ class Description:
             raise StoreError(
                 f"{url}: schema {plain.get('schema')}, this version reads {SCHEMA}: use the version it names"
             )
+        return Description.from_plain(plain)
+
+    @staticmethod
+    def from_plain(plain: Mapping[str, Any]) -> "Description":
+        """From what `to_plain` gives."""
         return Description(
             levels=tuple(_level_from_plain(name, level) for name, level in plain["levels"].items()),
             teacher_grid=(plain["teacher_grid"][0], plain["teacher_grid"][1]),

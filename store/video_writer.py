@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 
 from tinyhd_pipe.store.codec import crc32c, encode_chunk, pack_index
-from tinyhd_pipe.store.encoding import Codes, Floats, quantise
+from tinyhd_pipe.store.encoding import CENTRE, Floats, quantise
 from tinyhd_pipe.store.errors import StoreError
 from tinyhd_pipe.store.manifest import LevelFile, VideoRow
 from tinyhd_pipe.store.schema import Description, Level
@@ -23,33 +23,38 @@ class LevelWriter:
         self.level = level
         self.sizes: list[int] = []
         self._file = file
-        self._pending: Codes = np.empty((chunk_frames, *level.grid), np.uint8)
+        self._pending: Floats = np.zeros((chunk_frames, *level.grid), np.float32)
         self._filled = 0
         self._checksum = 0
         self._bytes = 0
 
-    def append(self, codes: Codes) -> None:
-        """Take codes (frame, y, x) and write every chunk that they complete."""
-        while len(codes):
-            taken = codes[: len(self._pending) - self._filled]
+    def append(self, logits: Floats) -> None:
+        """Take logits (frame, y, x) and write every chunk that they complete."""
+        while len(logits):
+            taken = logits[: len(self._pending) - self._filled]
             self._pending[self._filled : self._filled + len(taken)] = taken
             self._filled += len(taken)
-            codes = codes[len(taken) :]
+            logits = logits[len(taken) :]
             if self._filled == len(self._pending):
-                self.append_chunk(encode_chunk(self._pending))
-                self._filled = 0
+                self._write_pending()
 
     def repeat_last(self) -> None:
-        """Append the last map once more, or a map of code 0 where there is none yet in this chunk."""
-        last = self._pending[self._filled - 1] if self._filled else np.zeros(self.level.grid, np.uint8)
-        self.append(last[None].copy())
+        """Append the last map once more, or an even one where there is none yet in this chunk."""
+        self.append(self._pending[self._filled - 1 : self._filled] if self._filled else self._even())
 
     def fill_chunk(self) -> None:
         """Complete the open chunk, if there is one, so that the next video starts a new one."""
         if self._filled:
             self._pending[self._filled :] = self._pending[self._filled - 1]
-            self.append_chunk(encode_chunk(self._pending))
-            self._filled = 0
+            self._write_pending()
+
+    def _write_pending(self) -> None:
+        codes = quantise(self._pending, self.level.scale, self.level.offset, len(self._pending))
+        self.append_chunk(encode_chunk(codes))
+        self._filled = 0
+
+    def _even(self) -> Floats:
+        return np.full((1, *self.level.grid), CENTRE, np.float32)
 
     def append_chunk(self, stored: bytes) -> None:
         """Write one chunk as it is."""
@@ -93,7 +98,6 @@ class VideoWriter:
         if sorted(logits) != sorted(names):
             raise StoreError(f"{self._row.id}: maps of {sorted(logits)}, the store holds {sorted(names)}")
         count = len(logits[names[0]])
-        codes = []
         for writer in self._levels:
             level, maps = writer.level, logits[writer.level.name]
             if maps.shape != (count, *level.grid):
@@ -105,9 +109,8 @@ class VideoWriter:
                     f"{self._row.id}: {level.name} is not finite between frames {self.next_frame} and "
                     f"{self.next_frame + (count - 1) * self._every}: use mark_failed for frames without a map"
                 )
-            codes.append(quantise(maps, level.scale, level.offset))
-        for writer, level_codes in zip(self._levels, codes, strict=True):
-            writer.append(level_codes)
+        for writer in self._levels:
+            writer.append(logits[writer.level.name])
         self._rows += count
 
     def mark_failed(self, frame: int) -> None:

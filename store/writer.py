@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from tinyhd_pipe.store.catalogue import live_shards, shard_numbers
 from tinyhd_pipe.store.errors import StoreError
 from tinyhd_pipe.store.lock import exclusive
-from tinyhd_pipe.store.manifest import SHARDS, manifest_path, shard_folder
+from tinyhd_pipe.store.manifest import GROUP, SHARDS, SHARDS_GROUP, manifest_path, shard_folder
 from tinyhd_pipe.store.plan import ShardPlan, ShardTask, Source, plan_shards
 from tinyhd_pipe.store.plan_files import read_plans, read_sealed, sealed_task, write_plan
 from tinyhd_pipe.store.schema import ROOT, Description
@@ -27,7 +27,6 @@ from tinyhd_pipe.store.storage import PARTIAL, Storage, open_storage
 
 SHARD_BYTES = 128 * 2**20
 _BYTES_A_PIXEL = 0.3  # measured on real maps at the default fidelity
-_PLAIN_GROUP = b'{"zarr_format":3,"node_type":"group","attributes":{}}'
 
 
 def read_description(url: str | os.PathLike[str]) -> Description | None:
@@ -51,7 +50,7 @@ def create_or_open(url: str | os.PathLike[str], description: Description) -> "St
             raise StoreError(
                 f"{os.fspath(url)}: holds {foreign[0]} and is no store: name a new or an empty folder"
             )
-        storage.write(f"{SHARDS}/zarr.json", _PLAIN_GROUP)
+        storage.write(SHARDS_GROUP, GROUP)
         storage.write(ROOT, description.to_json())
         present = description
     present.refuse_other(description, os.fspath(url))
@@ -71,7 +70,7 @@ class StoreWriter:
         return open_storage(self.url)
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Keep other dumps out, for as long as the context lasts. Raises `StoreError` where one is at work."""
+        """Keep other dumps out while the context lasts. Raises `StoreError` where one is at work."""
         return exclusive(self.storage)
 
     def plan(
@@ -114,7 +113,7 @@ class StoreWriter:
     def is_sealed(self, task: ShardTask) -> bool:
         """Whether the shard of this task is finished; a task that is run twice looks first."""
         sealed = sealed_task(self.storage, task.number)
-        return sealed is not None and sealed.members == task.members
+        return sealed is not None and sealed.members == task.members and not task.in_place
 
     @contextmanager
     def shard(self, task: ShardTask) -> Iterator[ShardWriter]:

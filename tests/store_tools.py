@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyhd_pipe.store import Description, Level, ShardTask, Source, StoreWriter, Temporal, create_or_open
-from tinyhd_pipe.store.encoding import Floats
+from tinyhd_pipe.store.encoding import Floats, tolerance
 
 LEVELS = {"final": (24, 32), "conspicuity_2": (12, 16)}
 
@@ -73,6 +73,13 @@ def write_store(
 def live_logits(video_id: str, frames: int, digest: str | None = None) -> dict[str, Floats]:
     """What `write_store` stored."""
     return synthetic_logits(video_id + (digest or f"digest of {video_id}"), frames)
+
+
+def assert_stored(read: Floats, live: Floats, scale: float) -> None:
+    """Logits (frame, y, x) as read are those that were written, up to what storing them may change."""
+    assert read.shape == live.shape
+    for stored, written in zip(read, live, strict=True):
+        assert (np.abs(stored - written) <= tolerance(written, scale) + 1e-4).all()
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

@@ -1,0 +1,58 @@
+"""Undoing damage: what can be written anew is, and what is lost becomes work for the teacher."""
+
+import os
+from collections.abc import Mapping
+
+from tinyhd_pipe.store.catalogue import live_shards, read_manifests
+from tinyhd_pipe.store.errors import StoreError
+from tinyhd_pipe.store.manifest import GROUP, SHARDS_GROUP, Manifest
+from tinyhd_pipe.store.plan import Member, ShardTask, without_replaced
+from tinyhd_pipe.store.plan_files import planned_tasks, read_plan_files
+from tinyhd_pipe.store.schema import ROOT, Description
+from tinyhd_pipe.store.storage import open_storage
+from tinyhd_pipe.store.verify import VerifyReport
+
+
+def repair(url: str | os.PathLike[str], report: VerifyReport) -> tuple[ShardTask, ...]:
+    """Write anew what needs no teacher, and say which shards are to be written to undo the rest.
+
+    Each damaged shard becomes one task, for `StoreWriter.shard`: under its own number, with the intact
+    videos copied from itself. Call it inside `StoreWriter.exclusive`, and with a teacher that is the
+    store's own.
+
+    Raises `StoreError` where a damaged shard stands in no plan: nobody knows then what it held.
+    """
+    storage = open_storage(url)
+    plans, damaged_plans = read_plan_files(storage)
+    for damage in report.damages:
+        if damage.path == SHARDS_GROUP:
+            storage.write(SHARDS_GROUP, GROUP)
+        elif damage.path == ROOT:
+            storage.write(ROOT, Description.from_plain(plans[-1]["description"]).to_json())
+    for path in damaged_plans:  # the manifests of finished shards say the same
+        storage.remove(path)
+    manifests = live_shards(read_manifests(storage)[0])
+    planned = without_replaced(planned_tasks(plans))
+    numbers = sorted({damage.shard for damage in report.damages if damage.shard is not None})
+    return tuple(_task(number, report, manifests, planned) for number in numbers)
+
+
+def _task(
+    number: int, report: VerifyReport, manifests: Mapping[int, Manifest], planned: Mapping[int, ShardTask]
+) -> ShardTask:
+    if number not in manifests:
+        if number not in planned:
+            raise StoreError(
+                f"shard {number}: no plan says what it held: delete its folder and dump its videos again"
+            )
+        return ShardTask(number, planned[number].members, planned[number].replaces, in_place=True)
+    manifest = manifests[number]
+    lost = {
+        affected.video
+        for damage in report.damages
+        if damage.shard == number and damage.lost
+        for affected in damage.affected
+    }
+    members = tuple(map(Member, manifest.columns["id"], manifest.columns["digest"]))
+    copied = {member.id: number for member in members if member.id not in lost}
+    return ShardTask(number, members, manifest.replaces, copied=copied, in_place=True)
