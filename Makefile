@@ -15,7 +15,6 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 run: $(VENV)/installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" DVC_NO_ANALYTICS=1 $(BIN)/dvc repro
-	@$(BIN)/tinyhd-pipe show runs/evaluation
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

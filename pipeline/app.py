@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 failed, 2 a wrong command or setting, 130 interrupted with
 
 import sys
 
-import click
 import typer
 
 from tinyhd_pipe.pipeline import commands
@@ -28,24 +27,24 @@ app.command("params")(commands.show_params)
 
 def main() -> None:
     """Run the command line; the only place where an exception becomes a line and an exit code."""
-    sys.exit(_run())
+    sys.exit(run(sys.argv[1:] or ["--help"]))
 
 
-def _run() -> int:
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
     try:
-        code = app(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = app(arguments, standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
         return _complain("interrupted; what was finished is kept, and the same command goes on", 130)
-    except click.ClickException as error:
-        return _complain(f"{error.format_message()} (see --help)", 2)
+    except typer.TyperException as error:
+        message = getattr(error, "format_message", error.__str__)()
+        return _complain(f"{message} See tinyhd-pipe --help.", 2)
     except SettingError as error:
         return _complain(str(error), 2)
     except TinyHDError as error:
         return _complain(str(error), 1)
     except OSError as error:
-        if error.filename is None and error.errno is None:
+        if error.errno is None:
             raise
         return _complain(f"{error.filename or 'output'}: {error.strerror}", 1)
     return code if isinstance(code, int) else 0

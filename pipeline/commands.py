@@ -45,7 +45,8 @@ def sample_data(
     settings = load_params(params, overrides).sample_data
     with console.progress("sample data") as advance:
         made = make_sample_data(directory, **settings.model_dump(), progress=advance)
-    console.say(f"{directory}: {made.train} labelled clips, {made.heldout} held out, {made.unlabelled} unlabelled")
+    train, heldout, unlabelled = made.clips
+    console.say(f"{directory}: {train} labelled clips, {heldout} held out, {unlabelled} unlabelled")
     console.result(made, as_json=as_json)
 
 

@@ -31,10 +31,8 @@ class SampleData(_Settings):
     train: int = Field(24, ge=2, description="labelled clips to learn from")
     heldout: int = Field(8, ge=1, description="labelled clips that nobody learns from")
     unlabelled: int = Field(8, ge=0, description="clips without labels")
-    frames: int = Field(60, ge=32, description="frames of a clip")
-    height: int = Field(64, ge=32, multiple_of=2, description="pixels")
-    width: int = Field(96, ge=32, multiple_of=2, description="pixels")
-    fps: int = Field(30, ge=1, description="frames a second")
+    frames: int = Field(60, ge=32, description="frames of a clip, 30 a second")
+    size: Size = Field((64, 96), description="height and width of a frame, pixels")
 
 
 class Recipe(_Settings):

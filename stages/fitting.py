@@ -176,7 +176,7 @@ def _optimiser(groups: Sequence[dict[str, Any]], recipe: Recipe) -> torch.optim.
     defaults: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=recipe.momentum, **defaults)
-    return (torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW)(groups, **defaults)
+    return (torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW)(groups, fused=True, **defaults)
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, epoch: int, progress: float) -> None:

@@ -1,0 +1,16 @@
+"""Hold what `make run` measured against what README promises of it; exit code 1 where it is not kept."""
+
+import json
+import sys
+from pathlib import Path
+
+scores = json.loads(Path(sys.argv[1]).read_text())["mean"]
+teacher, student, centre = (scores[name]["CC"] for name in ("teacher", "student", "centre prior"))
+promises = {
+    f"teacher CC {teacher:.3f} is at least 0.7": teacher >= 0.7,
+    f"teacher CC {teacher:.3f} is at least twice the centre prior's {centre:.3f}": teacher >= 2 * centre,
+    f"student CC {student:.3f} is at least 0.85 of the teacher's {teacher:.3f}": student >= 0.85 * teacher,
+}
+for promise, kept in promises.items():
+    sys.stdout.write(f"{'kept' if kept else 'BROKEN'}: {promise}\n")
+sys.exit(not all(promises.values()))
