@@ -10,8 +10,8 @@ here, so an annotation may have more or fewer frames than its video: whoever rea
 frames that it has, and gets None where nothing was recorded. An all-zero density map counts as missing,
 because it has no distribution to learn and KL to it is NaN.
 
-Cost: finding lists three folders a video (some 4 s and 50 MB for the 700 annotated ones of DHF1K); reading one map
-of 360x640 takes some 2 ms.
+Cost: finding lists three folders a video (some 4 s and 50 MB for the 700 annotated ones of DHF1K); reading
+one map of 360x640 takes some 2 ms.
 
 Source of the layout: Wang et al., "Revisiting video saliency prediction in the deep learning era", PAMI 2019.
 """
@@ -26,6 +26,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
 from tinyhd_pipe.stages.video import VideoSource, find_videos
 from tinyhd_pipe.store.errors import DataError, VideoError
 

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
+
 from tinyhd_pipe.stages.dhf1k import AnnotatedVideo, find_annotated_videos, read_density, read_fixations
 from tinyhd_pipe.stages.video import find_videos
 from tinyhd_pipe.store.errors import DataError

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
 from tinyhd_pipe.stages.metrics import (
     auc_judd,
     auc_shuffled,
