@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from tinyhd_pipe.store.catalogue import live_shards, shard_numbers
 from tinyhd_pipe.store.errors import StoreError
-from tinyhd_pipe.store.lock import exclusive
+from tinyhd_pipe.store.lock import LOCK, exclusive
 from tinyhd_pipe.store.manifest import GROUP, SHARDS, SHARDS_GROUP, manifest_path, shard_folder
 from tinyhd_pipe.store.plan import ShardPlan, ShardTask, Source, plan_shards
 from tinyhd_pipe.store.plan_files import read_plans, read_sealed, sealed_task, write_plan
@@ -46,15 +46,18 @@ def create_or_open(url: str | os.PathLike[str], description: Description) -> "St
     storage = open_storage(url)
     present = read_description(url)
     if present is None:
-        if foreign := [name for name in storage.folders("") if name not in (SHARDS, ".lock")]:
-            raise StoreError(
-                f"{os.fspath(url)}: holds {foreign[0]} and is no store: name a new or an empty folder"
-            )
+        if foreign := [name for name in storage.folders("") if not _ours_before_the_root(name)]:
+            raise StoreError(f"{url}: holds {foreign[0]} and is no store: name a new or an empty folder")
         storage.write(SHARDS_GROUP, GROUP)
         storage.write(ROOT, description.to_json())
         present = description
     present.refuse_other(description, os.fspath(url))
     return StoreWriter(os.fspath(url), present)
+
+
+def _ours_before_the_root(name: str) -> bool:
+    """What a dump that was killed before there was a root may have left."""
+    return name in (SHARDS, LOCK) or name.endswith(PARTIAL)
 
 
 @dataclass(frozen=True)

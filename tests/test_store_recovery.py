@@ -1,0 +1,190 @@
+"""Killed at any instant, a rerun ends with the bytes of a run that was never killed; two dumps never mix."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.store_tools import (
+    assert_stored,
+    content_of,
+    describe,
+    live_logits,
+    make_shard,
+    sources_of,
+    write_store,
+)
+from tinyhd_pipe.store import StoreError, create_or_open, open_store
+from tinyhd_pipe.store.verify import verify
+
+LENGTHS = {f"{place:02}.avi": 5 + 3 * place for place in range(12)}
+SMALL = 12_000
+DUMP = f"""
+import sys
+from tests.store_tools import write_store
+write_store(sys.argv[1], {LENGTHS!r}, shard_bytes={SMALL}, changed=eval(sys.argv[2]))
+"""
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def dump_in_subprocess(path: Path, changed: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", DUMP, str(path), repr(changed)], cwd=ROOT)
+
+
+def test_a_dump_killed_anywhere_ends_after_a_rerun_with_the_bytes_of_one_never_killed(tmp_path: Path) -> None:
+    changed = {"03.avi": "new", "07.avi": "new"}
+    write_store(tmp_path / "whole", LENGTHS, shard_bytes=SMALL)
+    first = content_of(tmp_path / "whole")
+    write_store(tmp_path / "whole", LENGTHS, shard_bytes=SMALL, changed=changed)
+    second = content_of(tmp_path / "whole")
+    rng = np.random.default_rng(int.from_bytes(os.urandom(4), "little"))
+    cut_short = 0
+    for attempt in range(5):
+        path = tmp_path / f"killed{attempt}"
+        for content, now in ((first, None), (second, changed)):
+            process = dump_in_subprocess(path, now)
+            _wait_for_a_file(path, process)
+            time.sleep(rng.uniform(0, 0.15))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            cut_short += content_of(path) != content
+            if (path / "zarr.json").exists():
+                assert set(open_store(path).videos) <= set(LENGTHS)
+            write_store(path, LENGTHS, shard_bytes=SMALL, changed=now)
+            assert content_of(path) == content, (attempt, now)
+    assert cut_short > 3
+
+
+def _wait_for_a_file(path: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until the dump has begun, so that most kills fall into it."""
+    before = content_of(path).keys() if path.exists() else set()
+    while process.poll() is None and (not path.exists() or content_of_quietly(path).keys() == before):
+        time.sleep(0.001)
+
+
+def content_of_quietly(path: Path) -> dict[str, bytes]:
+    """The same while files come and go."""
+    try:
+        return content_of(path)
+    except FileNotFoundError:
+        return {"something": b"changes"}
+
+
+def test_only_the_open_shard_is_made_again(tmp_path: Path) -> None:
+    writer = create_or_open(tmp_path / "s", describe())
+    tasks = writer.plan(sources_of(LENGTHS), shard_bytes=SMALL).todo
+    for task in tasks[1::2]:  # workers finish in any order
+        make_shard(writer, task, LENGTHS)
+    made = write_store(tmp_path / "s", LENGTHS, shard_bytes=SMALL)
+    assert made == [member.id for task in tasks[::2] for member in task.members]
+    write_store(tmp_path / "whole", LENGTHS, shard_bytes=SMALL)
+    assert content_of(tmp_path / "s") == content_of(tmp_path / "whole")
+
+
+def test_what_a_kill_leaves_behind_is_never_read_and_is_swept(tmp_path: Path) -> None:
+    write_store(tmp_path / "s", LENGTHS, shard_bytes=SMALL)
+    before = content_of(tmp_path / "s")
+    for leftover in ("shards/00077/final/c/0/0/0", "shards/00000/final/c/0/0/0.1234.partial"):
+        (tmp_path / "s" / leftover).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "s" / leftover).write_bytes(b"half")
+    store = open_store(tmp_path / "s")
+    assert store.videos == sorted(LENGTHS)
+    assert verify(tmp_path / "s").sound
+    write_store(tmp_path / "s", LENGTHS, shard_bytes=SMALL)
+    assert content_of(tmp_path / "s") == before
+
+
+def test_an_exception_in_a_shard_leaves_nothing_behind(tmp_path: Path) -> None:
+    writer = create_or_open(tmp_path / "s", describe())
+    (task,) = writer.plan(sources_of({"a": 40})).todo
+    before = content_of(tmp_path / "s")
+    with suppress(KeyboardInterrupt), writer.shard(task) as shard, shard.video("a") as video:
+        video.append(live_logits("a", 20))
+        raise KeyboardInterrupt
+    assert content_of(tmp_path / "s") == before
+    assert not (tmp_path / "s/shards/00000").exists()
+
+
+def test_a_full_disk_is_one_line_and_a_rerun_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StoreError, match=r"No space left on device: free some") as raised:
+        write_store(tmp_path / "s", LENGTHS, shard_bytes=SMALL)
+    assert "\n" not in str(raised.value)
+    monkeypatch.undo()
+    write_store(tmp_path / "s", LENGTHS, shard_bytes=SMALL)
+    assert verify(tmp_path / "s").sound
+
+
+def test_a_second_dump_says_so_and_stops_and_a_dead_one_does_not_block(tmp_path: Path) -> None:
+    script = """
+import sys, time
+from tests.store_tools import *
+with create_or_open(sys.argv[1], describe()).exclusive():
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "s")], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == b"locked\n"
+        with pytest.raises(StoreError, match=r"another dump is writing to it"):
+            write_store(tmp_path / "s", LENGTHS)
+        process.kill()
+        process.wait()
+    write_store(tmp_path / "s", LENGTHS)
+    assert not (tmp_path / "s/.lock").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"cannot be written: Not a directory"):
+        write_store(tmp_path / "file/s", LENGTHS)
+
+
+def test_a_writer_and_its_tasks_can_be_sent_to_workers(tmp_path: Path) -> None:
+    writer = create_or_open(tmp_path / "s", describe())
+    plan = writer.plan(sources_of(LENGTHS), shard_bytes=SMALL)
+    for task in plan.todo:
+        worker, order = pickle.loads(pickle.dumps((writer, task)))
+        assert not worker.is_sealed(order)
+        make_shard(worker, order, LENGTHS)
+        assert worker.is_sealed(order)
+    write_store(tmp_path / "whole", LENGTHS, shard_bytes=SMALL)
+    assert content_of(tmp_path / "s") == content_of(tmp_path / "whole")
+
+
+def test_two_workers_on_one_shard_at_once_leave_one_whole_shard(tmp_path: Path) -> None:
+    writer = create_or_open(tmp_path / "s", describe())
+    (task,) = writer.plan(sources_of({"a": 40})).todo
+    live = live_logits("a", 40)
+    with writer.shard(task) as one, one.video("a") as first:
+        first.append(live)
+        make_shard(writer, task, {"a": 40})
+        first.finish(40)
+    assert verify(tmp_path / "s").sound
+    store = open_store(tmp_path / "s")
+    assert_stored(
+        store.read_logits("a", range(40))["final"], live["final"], store.description.levels[0].scale
+    )
+
+
+def test_without_its_plan_a_killed_dump_still_ends_whole(tmp_path: Path) -> None:
+    writer = create_or_open(tmp_path / "s", describe())
+    tasks = writer.plan(sources_of(LENGTHS), shard_bytes=SMALL).todo
+    make_shard(writer, tasks[2], LENGTHS)
+    (tmp_path / "s/plans/00000.json").unlink()
+    made = write_store(tmp_path / "s", LENGTHS, shard_bytes=SMALL)
+    assert sorted([*made, *(member.id for member in tasks[2].members)]) == sorted(LENGTHS)
+    assert open_store(tmp_path / "s").videos == sorted(LENGTHS)
