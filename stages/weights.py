@@ -170,9 +170,7 @@ def _unpickled(path: Path, content: bytes) -> Any:
         raise WeightsError(
             f"{path}: refused, since reading it would run {wanted[1]}; save its state dict alone and use that"
         ) from error
-    except (
-        Exception
-    ) as error:  # torch raises whatever its parsers raise: RuntimeError, EOFError, KeyError, ...
+    except Exception as error:  # whatever torch's parsers raise: RuntimeError, EOFError, KeyError, ...
         raise WeightsError(
             f"{path}: damaged or cut short ({_line(error)}); download or write it again"
         ) from error
