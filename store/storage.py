@@ -8,9 +8,10 @@ is atomic), but have neither rename nor locks. Paths are relative to the store, 
 import errno
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 from tinyhd_pipe.store.errors import StoreError
 
 PARTIAL = ".partial"
+Write = Callable[[bytes], object]
 
 
 class Storage(Protocol):
@@ -36,8 +38,8 @@ class Storage(Protocol):
     def write(self, path: str, payload: bytes) -> None:
         """Replace a file as a whole."""
 
-    def create(self, path: str) -> "_Creation":
-        """A context that gives a file to write; it gets its name when the context is left normally."""
+    def create(self, path: str) -> "AbstractContextManager[Write]":
+        """A context that gives a function to write bytes with; the file exists when it is left normally."""
 
     def folders(self, path: str) -> list[str]:
         """Names of what lies directly in a folder, sorted; empty where it does not exist."""
@@ -61,9 +63,6 @@ class RangeReader(Protocol):
     size: int
 
     def read(self, start: int, length: int) -> bytes: ...
-
-
-_Creation = Any  # a context manager that gives IO[bytes]; typing it exactly would need a second protocol
 
 
 def open_storage(url: str | os.PathLike[str]) -> Storage:
@@ -95,25 +94,29 @@ class LocalStorage:
         return found
 
     def write(self, path: str, payload: bytes) -> None:
-        with self.create(path) as file:
-            file.write(payload)
+        with self.create(path) as write:
+            write(payload)
 
     @contextmanager
-    def create(self, path: str) -> Iterator[IO[bytes]]:
+    def create(self, path: str) -> Iterator[Write]:
         final = self.root / path
         partial = final.with_name(f"{final.name}.{uuid.uuid4().hex}{PARTIAL}")  # each writer its own
         with _failures(final):
             final.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with partial.open("wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
+            file = partial.open("wb")
+        try:
+            yield _guarded(file, final)
+            with _failures(final):
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
                 partial.replace(final)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
-            _sync_folder(final.parent)
+                _sync_folder(final.parent)
+        except BaseException:
+            with suppress(OSError):  # a full disk refuses what is still buffered
+                file.close()
+            partial.unlink(missing_ok=True)
+            raise
 
     def folders(self, path: str) -> list[str]:
         try:
@@ -195,17 +198,15 @@ class RemoteStorage:
             self._files.pipe_file(self._at(path), payload)
 
     @contextmanager
-    def create(self, path: str) -> Iterator[IO[bytes]]:
+    def create(self, path: str) -> Iterator[Write]:
+        """Gather the bytes in a local temporary file; the object is put as a whole at the end."""
         full = self._at(path)
-        with _failures(full):
-            self._files.makedirs(full.rsplit("/", 1)[0], exist_ok=True)
-            file = self._files.open(full, "wb")
-            try:
-                yield file
-            except BaseException:
-                file.discard()
-                raise
-            file.close()
+        with tempfile.NamedTemporaryFile() as file:
+            yield _guarded(cast(IO[bytes], file), file.name)
+            with _failures(full):
+                file.flush()
+                self._files.makedirs(full.rsplit("/", 1)[0], exist_ok=True)
+                self._files.put_file(file.name, full)
 
     def folders(self, path: str) -> list[str]:
         try:
@@ -233,7 +234,6 @@ class RemoteStorage:
                 self._files.rm(self._at(path), recursive=True)
 
     def open(self, path: str) -> "RemoteFile":
-        self._files.invalidate_cache()
         size = int(self._files.info(self._at(path))["size"])
         return RemoteFile(self._files, self._at(path), size)
 
@@ -265,10 +265,18 @@ def _failures(path: object) -> Iterator[None]:
         ) from error
 
 
+def _guarded(file: IO[bytes], path: object) -> Write:
+    """The file's write, with its failures in one line; other errors of the meantime are left alone."""
+
+    def write(payload: bytes) -> None:
+        with _failures(path):
+            file.write(payload)
+
+    return write
+
+
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable. Some file systems cannot sync folders; then the rename is as durable as they
-    make it.
-    """
+    """Make a rename durable, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

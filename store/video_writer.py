@@ -5,7 +5,6 @@ to nothing under a temporal delta.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import IO
 
 import numpy as np
 
@@ -14,15 +13,16 @@ from tinyhd_pipe.store.encoding import CENTRE, Floats, quantise
 from tinyhd_pipe.store.errors import StoreError
 from tinyhd_pipe.store.manifest import LevelFile, VideoRow
 from tinyhd_pipe.store.schema import Description, Level
+from tinyhd_pipe.store.storage import Write
 
 
 class LevelWriter:
     """The data file of one level: chunks in order, then the index."""
 
-    def __init__(self, level: Level, file: IO[bytes], chunk_frames: int) -> None:
+    def __init__(self, level: Level, write: Write, chunk_frames: int) -> None:
         self.level = level
         self.sizes: list[int] = []
-        self._file = file
+        self._put = write
         self._pending: Floats = np.zeros((chunk_frames, *level.grid), np.float32)
         self._filled = 0
         self._checksum = 0
@@ -67,7 +67,7 @@ class LevelWriter:
         return LevelFile(self._bytes, self._checksum)
 
     def _write(self, payload: bytes) -> None:
-        self._file.write(payload)
+        self._put(payload)
         self._checksum = crc32c(payload, self._checksum)
         self._bytes += len(payload)
 

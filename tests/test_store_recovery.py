@@ -125,6 +125,13 @@ def test_a_full_disk_is_one_line_and_a_rerun_goes_on(tmp_path: Path, monkeypatch
     assert verify(tmp_path / "s").sound
 
 
+def test_an_error_of_the_caller_is_not_taken_for_one_of_the_store(tmp_path: Path) -> None:
+    writer = create_or_open(tmp_path / "s", describe())
+    (task,) = writer.plan(sources_of({"a": 40})).todo
+    with pytest.raises(OSError, match=r"the camera is gone"), writer.shard(task):
+        raise OSError(5, "the camera is gone")
+
+
 def test_a_second_dump_says_so_and_stops_and_a_dead_one_does_not_block(tmp_path: Path) -> None:
     script = """
 import sys, time
