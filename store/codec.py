@@ -60,31 +60,28 @@ def stored_size(header: bytes) -> int | None:
 
 
 def decode_chunk(stored: memoryview, shape: tuple[int, int, int]) -> Codes:
-    """The codes of one chunk, uint8 (frame, y, x). Raises `ValueError` where the checksum or the content is
-    wrong.
-    """
+    """The codes of one chunk, uint8 (frame, y, x). Raises `ValueError` where checksum or content is wrong."""
     if not is_intact(stored):
         raise ValueError("checksum does not match")
-    planes = _residual_planes(stored[:-CHECKSUM_BYTES], shape)
-    return _undo_delta(planes).reshape(shape)
+    planes = np.empty((shape[0], shape[1] * shape[2]), np.uint8)
+    _read_residuals(stored[:-CHECKSUM_BYTES], planes)
+    _undo_delta(planes)
+    return planes.reshape(shape)
 
 
-def _residual_planes(payload: memoryview, shape: tuple[int, int, int]) -> Codes:
-    """Temporal residuals as they lie in the compressed block, uint8 (frame, y * x)."""
-    frames, pixels = shape[0], shape[1] * shape[2]
-    one_block = int.from_bytes(payload[8:12], "little") == frames * pixels
+def _read_residuals(payload: memoryview, planes: Codes) -> None:
+    """Fill (frame, pixel) with the temporal residuals as they lie in the compressed block."""
+    if int.from_bytes(payload[4:8], "little") != planes.nbytes:
+        raise ValueError(f"chunk does not hold {planes.nbytes} codes")
+    one_block = int.from_bytes(payload[8:12], "little") == planes.nbytes
     if payload[2] == _SHUFFLED_ZSTD_UNSPLIT and one_block:
-        planes = np.frombuffer(zstd.decompress(payload[_ZSTD_START:]), np.uint8)
+        zstd.decompress(payload[_ZSTD_START:], planes)
     else:  # incompressible, or written by another program with other block sizes
         pixels_first = np.frombuffer(blosc.decompress(payload), np.uint8)
-        planes = np.ascontiguousarray(pixels_first.reshape(pixels, frames).T).reshape(-1)
-    if planes.size != frames * pixels:
-        raise ValueError(f"chunk holds {planes.size} codes, not {frames * pixels}")
-    planes = planes.reshape(frames, pixels)
-    return planes if planes.flags.writeable else planes.copy()
+        planes[:] = pixels_first.reshape(planes.shape[::-1]).T
 
 
-def _undo_delta(planes: Codes) -> Codes:
+def _undo_delta(planes: Codes) -> None:
     """Turn residuals (frame, pixel) into codes in place; all sums are modulo 256.
 
     The delta ran pixel after pixel, so a pixel's first residual is against the *last* frame of the pixel
@@ -96,7 +93,6 @@ def _undo_delta(planes: Codes) -> Codes:
     planes[0, 1:] += last[:-1]
     for frame in range(1, len(planes)):
         np.add(planes[frame], planes[frame - 1], out=planes[frame])
-    return planes
 
 
 def array_metadata(

@@ -7,19 +7,29 @@ file. Opened files are kept, with their indices, up to a limit, so memory does n
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 from functools import cached_property
+from itertools import pairwise
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tinyhd_pipe.store.cache import ChunkCache
 from tinyhd_pipe.store.catalogue import Catalogue, read_catalogue
 from tinyhd_pipe.store.codec import decode_chunk
-from tinyhd_pipe.store.data_file import DataFile
-from tinyhd_pipe.store.encoding import Codes, Floats, logit_table, map_table, sigmoid
+from tinyhd_pipe.store.data_file import ADVICE, DataFile
+from tinyhd_pipe.store.encoding import (
+    Codes,
+    Floats,
+    logit_table,
+    look_up,
+    map_table,
+    pair_table,
+    sigmoid_of_negative,
+)
 from tinyhd_pipe.store.errors import StoreError
 from tinyhd_pipe.store.manifest import Manifest, VideoRow
 from tinyhd_pipe.store.resample import bilinear
@@ -27,6 +37,18 @@ from tinyhd_pipe.store.schema import ROOT, Description, Level
 from tinyhd_pipe.store.storage import Storage, open_storage
 
 OPEN_FILES = 128
+CACHE_BYTES = 64 * 2**20
+Piece = tuple[int, Codes]
+
+
+class Span(NamedTuple):
+    """Adjacent rows of one shard."""
+
+    manifest: Manifest
+    place: int
+    """Where the first of them stands among the wanted frames."""
+    row: int
+    rows: int
 
 
 class FrameStatus(IntEnum):
@@ -39,9 +61,13 @@ class FrameStatus(IntEnum):
     """Not among the frames that the dump was asked for (--every), or after the last decoded one."""
 
 
-def open_store(url: str | os.PathLike[str]) -> "Store":
-    """Open a store for reading: a local path or any fsspec URL. Raises `StoreError` where there is none."""
-    store = Store(os.fspath(url))
+def open_store(url: str | os.PathLike[str], *, cache_bytes: int = CACHE_BYTES) -> "Store":
+    """Open a store for reading: a local path or any fsspec URL.
+
+    `cache_bytes` bounds the decoded chunks that are kept for reads to come. Raises `StoreError` where there
+    is no store.
+    """
+    store = Store(os.fspath(url), cache_bytes)
     _ = store.description  # says at once that there is no store, rather than at the first read
     return store
 
@@ -51,16 +77,18 @@ class Store:
     needed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, cache_bytes: int = CACHE_BYTES) -> None:
         self.url = url
+        self._cache_bytes = cache_bytes
+        self._decoded = ChunkCache(cache_bytes)
         self._open: OrderedDict[tuple[int, str], DataFile] = OrderedDict()
         self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url}
+        return {"url": self.url, "cache_bytes": self._cache_bytes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        Store.__init__(self, state["url"])
+        Store.__init__(self, **state)
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -85,14 +113,13 @@ class Store:
         return read_catalogue(self.storage)
 
     @cached_property
-    def _tables(self) -> Mapping[str, tuple[Floats, Floats]]:
-        """Logit and map value of each code, for each level."""
+    def _value_tables(self) -> Mapping[str, NDArray[np.complex64]]:
+        """Map values of pairs of codes, for each level."""
         return {
-            level.name: (logit_table(level.scale, level.offset), map_table(level.scale, level.offset))
-            for level in self.description.levels
+            level.name: pair_table(map_table(level.scale, level.offset)) for level in self.description.levels
         }
 
-    @property
+    @cached_property
     def videos(self) -> list[str]:
         """Ids of all videos, those that failed altogether included, sorted."""
         return sorted(self._catalogue.runs_of)
@@ -159,20 +186,28 @@ class Store:
         frames have no valid map: a missing map must never become a target.
         """
         maps = {}
-        for level, codes in self._read_codes(video_id, frames, levels):
-            logits, values = self._tables[level.name]
+        for level, pieces, count in self._pieces(video_id, frames, levels):
             if size is None or tuple(size) == level.grid:
-                maps[level.name] = values[codes]
+                maps[level.name] = values = np.empty((count, *level.grid), np.float32)
+                for start, codes in pieces:
+                    look_up(self._value_tables[level.name], codes, values[start : start + len(codes)])
             else:
-                maps[level.name] = sigmoid(bilinear(logits[codes], size))
+                maps[level.name] = values = np.empty((count, *size), np.float32)
+                for start, codes in pieces:
+                    _upsample(level, codes, values[start : start + len(codes)])
         return maps
 
     def read_logits(
         self, video_id: str, frames: ArrayLike, *, levels: Iterable[str] | None = None
     ) -> dict[str, Floats]:
         """The same as `read`, before the sigmoid and on the stored grids."""
-        read = self._read_codes(video_id, frames, levels)
-        return {level.name: self._tables[level.name][0][codes] for level, codes in read}
+        logits = {}
+        for level, pieces, count in self._pieces(video_id, frames, levels):
+            table = logit_table(level.scale, level.offset)
+            logits[level.name] = values = np.empty((count, *level.grid), np.float32)
+            for start, codes in pieces:
+                values[start : start + len(codes)] = table[codes]
+        return logits
 
     def _runs(self, video_id: str) -> list[tuple[Manifest, VideoRow]]:
         catalogue = self._catalogue
@@ -189,18 +224,67 @@ class Store:
             found.append((manifest, manifest.row(run - int(catalogue.first_run[shard]))))
         return found
 
-    def _read_codes(
+    def _pieces(
         self, video_id: str, frames: ArrayLike, levels: Iterable[str] | None
-    ) -> Iterable[tuple[Level, Codes]]:
+    ) -> Iterator[tuple[Level, Iterator[Piece], int]]:
+        """For each level the codes of the wanted frames, piece by piece, and how many there are in all."""
         wanted = np.asarray(frames, np.int64).reshape(-1)
         self._refuse_missing(video_id, wanted)
         names = set(self.levels if levels is None else levels)
         if unknown := names.difference(self.levels):
             raise StoreError(f"{self.url}: has no level {sorted(unknown)}, but {list(self.levels)}")
-        runs = self._runs(video_id)
+        spans = self._spans(video_id, wanted)
         for level in self.description.levels:
             if level.name in names:
-                yield level, self._codes_of(level, runs, wanted)
+                yield level, self._codes(level, spans), len(wanted)
+
+    def _spans(self, video_id: str, wanted: NDArray[np.int64]) -> list[Span]:
+        """The wanted frames as stretches of adjacent rows, in the order in which they were asked for."""
+        spans = []
+        runs = self._runs(video_id)
+        run = np.searchsorted([row.first_frame for _, row in runs], wanted, side="right") - 1
+        rows = np.empty(len(wanted), np.int64)
+        for number, (_, row) in enumerate(runs):
+            rows[run == number] = row.first_row + (wanted[run == number] - row.first_frame) // self.every
+        breaks = np.flatnonzero((np.diff(rows) != 1) | (np.diff(run) != 0)) + 1
+        for start, stop in pairwise((0, *breaks.tolist(), len(wanted))):
+            if start < stop:
+                spans.append(Span(runs[run[start]][0], start, int(rows[start]), stop - start))
+        return spans
+
+    def _codes(self, level: Level, spans: list[Span]) -> Iterator[Piece]:
+        """(place among the wanted frames, codes (frame, y, x)) of each stretch, chunk by chunk."""
+        length = self.description.chunk_frames
+        for span in spans:
+            first, last = span.row // length, (span.row + span.rows - 1) // length
+            for chunk, codes in enumerate(self._chunks(span.manifest, level, first, last), start=first):
+                start = max(span.row - chunk * length, 0)
+                stop = min(span.row + span.rows - chunk * length, length)
+                yield span.place + chunk * length + start - span.row, codes[start:stop]
+
+    def _chunks(self, manifest: Manifest, level: Level, first: int, last: int) -> Iterator[Codes]:
+        """Decoded adjacent chunks; those that are not remembered are read at once, from the first to the
+        last.
+        """
+        keys = [(manifest.number, level.name, chunk) for chunk in range(first, last + 1)]
+        known = [self._decoded.get(key) for key in keys]
+        missing = [place for place, codes in enumerate(known) if codes is None]
+        if missing:
+            start, stop = missing[0], missing[-1] + 1
+            stored = self._file(manifest, level.name).read_chunks(first + start, stop - start)
+        for place, codes in enumerate(known):
+            if codes is None:
+                codes = self._decode(manifest, level, first + place, stored[place - start])
+                self._decoded.put(keys[place], codes)
+            yield codes
+
+    def _decode(self, manifest: Manifest, level: Level, chunk: int, stored: memoryview) -> Codes:
+        try:
+            return decode_chunk(stored, (self.description.chunk_frames, *level.grid))
+        except (ValueError, RuntimeError) as error:
+            raise StoreError(
+                f"{self.url}: shard {manifest.number}, {level.name}, chunk {chunk}: {error}: {ADVICE}"
+            ) from error
 
     def _refuse_missing(self, video_id: str, wanted: NDArray[np.int64]) -> None:
         status = self.status(video_id, wanted)
@@ -210,39 +294,6 @@ class Store:
                 raise StoreError(
                     f"{video_id}: frames {named} {reason} in {self.url}: ask for others, see Store.status"
                 )
-
-    def _codes_of(
-        self, level: Level, runs: list[tuple[Manifest, VideoRow]], wanted: NDArray[np.int64]
-    ) -> Codes:
-        if len(runs) == 1:
-            manifest, row = runs[0]
-            return self._rows(manifest, level, row.first_row + (wanted - row.first_frame) // self.every)
-        codes = np.empty((len(wanted), *level.grid), np.uint8)
-        for manifest, row in runs:
-            index = (wanted - row.first_frame) // self.every
-            here = (index >= 0) & (index < row.rows)
-            if here.any():
-                codes[here] = self._rows(manifest, level, row.first_row + index[here])
-        return codes
-
-    def _rows(self, manifest: Manifest, level: Level, rows: NDArray[np.int64]) -> Codes:
-        """Codes (row, y, x) of these rows of one level of one shard."""
-        if not len(rows):
-            return np.empty((0, *level.grid), np.uint8)
-        chunk_frames = self.description.chunk_frames
-        chunks, where = np.unique(rows // chunk_frames, return_inverse=True)
-        decoded = np.empty((len(chunks), chunk_frames, *level.grid), np.uint8)
-        file = self._file(manifest, level.name)
-        for group in np.split(np.arange(len(chunks)), np.flatnonzero(np.diff(chunks) > 1) + 1):
-            for place, stored in zip(group, file.read_chunks(int(chunks[group[0]]), len(group)), strict=True):
-                try:
-                    decoded[place] = decode_chunk(stored, (chunk_frames, *level.grid))
-                except (ValueError, RuntimeError) as error:
-                    raise StoreError(
-                        f"{self.url}: shard {manifest.number}, {level.name}, chunk {chunks[place]}: {error}: "
-                        "run 'tinyhd-pipe store verify --repair'"
-                    ) from error
-        return decoded[where, rows % chunk_frames]
 
     def _file(self, manifest: Manifest, level: str) -> DataFile:
         key = (manifest.number, level)
@@ -255,3 +306,12 @@ class Store:
             while len(self._open) > OPEN_FILES:
                 self._open.popitem(last=False)
         return file
+
+
+def _upsample(level: Level, codes: Codes, out: Floats) -> None:
+    """Codes to maps on a larger grid, a map at a time so that it stays in the processor's cache."""
+    for place in range(len(codes)):
+        wide = bilinear(codes[place : place + 1].astype(np.float32), (out.shape[1], out.shape[2]))
+        np.multiply(wide, np.float32(-level.scale), out=wide)
+        wide -= np.float32(level.offset)
+        out[place] = sigmoid_of_negative(wide)[0]
