@@ -18,8 +18,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
-from tinyhd_pipe.stages.mobilenet import encoder_channels
 from torch import Tensor, nn
+
+from tinyhd_pipe.stages.mobilenet import encoder_channels, in_layout_of
 
 DECODERS = ("d1", "d2", "d3")
 CONSPICUITY = ("conspicuity_2", "conspicuity_3", "conspicuity_4", "conspicuity_5")
@@ -175,14 +176,16 @@ def pixel_shuffle(x: Tensor) -> Tensor:
     batch, channels, frames, height, width = x.shape
     pictures = x.transpose(1, 2).flatten(0, 1)  # (B T, 4C, H, W), a view where x is channels-last
     shuffled = F.pixel_shuffle(pictures, 2)  # (B T, C, 2H, 2W)
-    return shuffled.view(batch, frames, channels // 4, 2 * height, 2 * width).transpose(1, 2)
+    clips = shuffled.view(batch, frames, channels // 4, 2 * height, 2 * width).transpose(1, 2)
+    return in_layout_of(x, clips)
 
 
 def interpolate(x: Tensor, *, time: int, space: int) -> Tensor:
     """Trilinear with corners aligned: (B, C, T, H, W) -> (B, C, time T, space H, space W)."""
     if time == space == 1:
         return x
-    return F.interpolate(x, scale_factor=(time, space, space), mode="trilinear", align_corners=True)
+    scaled = F.interpolate(x, scale_factor=(time, space, space), mode="trilinear", align_corners=True)
+    return in_layout_of(x, scaled)
 
 
 @dataclass(frozen=True)

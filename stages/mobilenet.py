@@ -12,7 +12,11 @@ Architecture: Sandler et al., CVPR 2018, "MobileNetV2: Inverted Residuals and Li
 
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tinyhd_pipe.stages.depthwise import DepthwiseConv3d
 
 STEM = 32
 """Channels of block 0 at reduction 1."""
@@ -50,22 +54,44 @@ FIRST_OF_DEEPEST = 14
 """The block that halves the picture for the last time; in M it leaves one frame."""
 
 
-def convolution(
-    inputs: int,
-    outputs: int,
-    *,
-    kernel: tuple[int, int, int] = (1, 1, 1),
-    stride: tuple[int, int, int] = (1, 1, 1),
-    groups: int = 1,
-) -> nn.Sequential:
-    """Convolution, batch norm, ReLU6. Odd kernels keep the size, a kernel of 2 frames is not padded."""
-    frames, height, width = kernel
-    padding = ((frames - 1) // 2, height // 2, width // 2)
-    return nn.Sequential(
-        nn.Conv3d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
-        nn.BatchNorm3d(outputs),
-        nn.ReLU6(inplace=True),
-    )
+class Pointwise(nn.Conv3d):
+    """A 1x1x1 convolution without bias; a matrix product where channels are last in memory.
+
+    torch sends 3D convolutions of single clips with few channels down a slow path that also undoes the
+    layout: a 4x reduced student takes 0.6 of the time with this.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, kernel_size=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, T, H, W) -> (B, outputs, T, H, W)
+        if _channels_last(x):
+            return F.linear(x.movedim(1, -1), self.weight.flatten(1)).movedim(-1, 1)
+        return super().forward(x)  # also what an export sees
+
+
+def spatiotemporal(
+    inputs: int, outputs: int, *, frames: int, stride: tuple[int, int, int], groups: int = 1
+) -> nn.Conv3d:
+    """3x3 over `frames` frames, padded to keep the size but for the stride; 2 frames are not padded."""
+    padding = ((frames - 1) // 2, 1, 1)
+    if groups == inputs:
+        return DepthwiseConv3d(inputs, (frames, 3, 3), stride, padding)
+    return nn.Conv3d(inputs, outputs, (frames, 3, 3), stride, padding, groups=groups, bias=False)
+
+
+def activated(layer: nn.Conv3d) -> nn.Sequential:
+    """A convolution, batch norm and ReLU6."""
+    return nn.Sequential(layer, nn.BatchNorm3d(layer.out_channels), nn.ReLU6(inplace=True))
+
+
+def in_layout_of(x: Tensor, y: Tensor) -> Tensor:
+    """`y`, channels-last if `x` is: on single clips, and single frames of them, torch forgets the layout."""
+    return y.contiguous(memory_format=torch.channels_last_3d) if _channels_last(x) else y
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
 
 
 class InvertedResidual(nn.Module):
@@ -90,11 +116,11 @@ class InvertedResidual(nn.Module):
     ) -> None:
         super().__init__()
         hidden = inputs * expansion
-        expand = [convolution(inputs, hidden)] if expansion > 1 else []
+        expand = [activated(Pointwise(inputs, hidden))] if expansion > 1 else []
         self.conv = nn.Sequential(
             *expand,
-            convolution(hidden, hidden, kernel=(frames, 3, 3), stride=stride, groups=hidden),
-            nn.Conv3d(hidden, outputs, 1, bias=False),
+            activated(spatiotemporal(hidden, hidden, frames=frames, stride=stride, groups=hidden)),
+            Pointwise(hidden, outputs),
             nn.BatchNorm3d(outputs),
         )
         self.residual = residual and stride == (1, 1, 1) and inputs == outputs
@@ -116,7 +142,7 @@ class MobileNetV2(nn.Module):
         super().__init__()
         self.channels = encoder_channels(reduction)
         blocks: list[nn.Module] = [
-            convolution(3, self.channels[0], kernel=(3, 3, 3), stride=(2, 2, 2)),
+            activated(spatiotemporal(3, self.channels[0], frames=3, stride=(2, 2, 2))),
         ]
         for stage in STAGES:
             for position in range(stage.blocks):
@@ -132,7 +158,7 @@ class MobileNetV2(nn.Module):
                         residual=True,
                     )
                 )
-        blocks.append(convolution(self.channels[-2], self.channels[-1]))
+        blocks.append(activated(Pointwise(self.channels[-2], self.channels[-1])))
         self.encoder = nn.Sequential(*blocks)
 
     def forward(self, clip: Tensor) -> list[Tensor]:
@@ -141,9 +167,10 @@ class MobileNetV2(nn.Module):
         Grids: blocks 0 and 1 at H/2 with 8 frames, 2 and 3 at H/4 with 8, 4 to 6 at H/8 with 4, 7 to 13 at
         H/16 with 2, 14 to 18 at H/32 with 2 (S) or 1 (M).
         """
-        outputs = []
-        x = clip
-        for block in self.encoder:
+        stem, *blocks = self.encoder
+        x = in_layout_of(clip, stem(clip))
+        outputs = [x]
+        for block in blocks:
             x = block(x)
             outputs.append(x)
         return outputs
@@ -161,11 +188,10 @@ def _kernel_frames(block: int, one_deep_frame: bool) -> int:
     return 2 if block == FIRST_OF_DEEPEST else 1
 
 
-def initialise(module: nn.Module) -> None:
-    """He initialisation for every convolution; batch norm starts as the identity (torch's own default)."""
+def initialise(module: nn.Module, seed: int) -> None:
+    """Weights to train from: He et al. (ICCV 2015) for every 3D convolution, a function of the seed alone."""
+    generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
         if isinstance(layer, nn.Conv3d):
             # By fan-in: torch's fan-out ignores groups and would make depthwise kernels far too small.
-            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)

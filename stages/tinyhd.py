@@ -4,9 +4,12 @@ Attributes carry the published names, so published checkpoints load with strict 
 show was found by search against maps that the authors' networks gave: adapters have no residual connection,
 and the maps are fused as *sigmoids*.
 
-The decision that is not obvious: the loss gives D2 and D3 no map to match unless an assistant teaches, so
-nothing tells them which sign is salient. In the published rc4 files both came out inverted, with negative
-fusion weights; here fusion weights begin positive and every map begins on the same side.
+The decision that is not obvious is where training starts. Saliency maps peak near .05 and are compared as
+distributions, so a map needs logits below zero, where a sigmoid has the contrast of an exponential: every map
+starts with scale 2 and shift -4, near the 1.9 and -4.7 at which published D1 heads ended (from 1 and 0,
+twenty steps hardly move it). Fusion weights start positive, so that D2 and D3, which the loss gives no map to
+match unless an assistant teaches, learn which sign is salient; in the published rc4 files both came out
+inverted.
 
 Cost, 16 frames of 192x256 at reduction 1: S 3.94 M parameters and 10.3 GFLOP, M 3.92 M and 14.4 with D1
 single. Every map is made on the full grid, much of it in depthwise layers: memory traffic is what costs.
@@ -17,6 +20,9 @@ using Hierarchical Maps Distillation".
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
 
 from tinyhd_pipe.stages.decoders import (
     CONSPICUITY,
@@ -33,7 +39,6 @@ from tinyhd_pipe.stages.decoders import (
 from tinyhd_pipe.stages.mobilenet import STEM, InvertedResidual, MobileNetV2, initialise
 from tinyhd_pipe.stages.weights import load_strictly
 from tinyhd_pipe.store.errors import SettingError, WeightsError
-from torch import Tensor, nn
 
 FRAMES = 16
 """Frames of a clip."""
@@ -41,6 +46,19 @@ GRID = 32
 """Height and width are multiples of this: the encoder halves the picture five times."""
 REDUCTIONS = (1, 2, 4)
 OUTPUTS = (1, FRAMES)
+
+
+class Start(NamedTuple):
+    """Where an affine layer starts to learn."""
+
+    scale: float
+    shift: float
+
+
+MAP_START = Start(2.0, -4.0)
+"""Batch norm at the end of every map: standard logits become a map that peaks well below 1/2."""
+FUSION_START = Start(4.0, -4.0)
+"""Fusion: `final` starts low where all maps are, and rises with each of them."""
 
 
 class Aggregator(nn.Module):
@@ -64,6 +82,10 @@ class Aggregator(nn.Module):
             for name in self.decoders
             for adapter in adapters(name, reduction).values()
         )
+        for norm in self.modules():
+            if isinstance(norm, nn.BatchNorm3d) and norm.num_features == 1:  # only maps have one channel
+                nn.init.constant_(norm.weight, MAP_START.scale)
+                nn.init.constant_(norm.bias, MAP_START.shift)
 
     def forward(self, features: Scales[Tensor]) -> dict[str, Tensor]:
         """Logits of every decoder's maps, (B, T, H, W), T = 1 or 16; decoders in their order."""
@@ -94,18 +116,17 @@ class Fusion(nn.Module):
     def __init__(self, maps: int, *, outputs: int) -> None:
         super().__init__()
         mixing = nn.Conv2d(maps, 1, 1) if outputs == 1 else nn.Conv3d(maps, 1, 1)
-        # Positive, so that maps begin to agree which sign is salient; centred, so that the sigmoid can move.
-        nn.init.constant_(mixing.weight, 1.0)
-        nn.init.constant_(mixing.get_parameter("bias"), -maps / 2)
+        nn.init.constant_(mixing.weight, FUSION_START.scale)
+        nn.init.constant_(mixing.get_parameter("bias"), FUSION_START.shift)
         self.decoder = nn.Sequential(mixing)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Logits (B, T, H, W), float32, of the maps' logits, (B, 1 or T, H, W) each."""
         # Written as a sum: it stays float32 under autocast, and single maps spread over time without a copy.
         weights = self.decoder.get_parameter("0.weight").flatten()
-        final = self.decoder.get_parameter("0.bias").float()
+        final = self.decoder.get_parameter("0.bias")
         for weight, logits in zip(weights, maps, strict=True):
-            final = final + weight * logits.float().sigmoid()
+            final = final + weight * logits.to(final.dtype).sigmoid()
         return final
 
 
@@ -131,6 +152,7 @@ class TinyHD(nn.Module):
         d1_outputs: maps of D1 in an M network, 1 for the clip or 16; not visible in weights.
         fusion_order: order in which the decoders' maps meet the fusion's weights, by default that of
             `decoders`; not visible in weights.
+        seed: of the initial weights, which depend on nothing else.
 
     Raises SettingError for anything else.
     """
@@ -143,6 +165,7 @@ class TinyHD(nn.Module):
         outputs: int = 1,
         d1_outputs: int = 1,
         fusion_order: Sequence[str] | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         _check_settings(decoders, reduction, outputs, d1_outputs, fusion_order)
@@ -153,7 +176,7 @@ class TinyHD(nn.Module):
         self.fusion_order = tuple(fusion_order or decoders)
         self.encoder = MobileNetV2(reduction=reduction, one_deep_frame=outputs > 1)
         self.aggregator = Aggregator(decoders, reduction=reduction, outputs=outputs, d1_outputs=d1_outputs)
-        initialise(self)
+        initialise(self, seed)
         self.decoder = Fusion(len(self._fused_levels()), outputs=outputs)
 
     @property
@@ -170,11 +193,7 @@ class TinyHD(nn.Module):
 
         Raises SettingError for a clip of another shape.
         """
-        if clip.ndim != 5 or clip.shape[1:3] != (3, FRAMES) or clip.shape[3] % GRID or clip.shape[4] % GRID:
-            raise SettingError(
-                f"a clip of shape {tuple(clip.shape)}: expected (batch, 3, {FRAMES}, y, x), multiples of "
-                f"{GRID}; resize it, for example to 192x256"
-            )
+        _check_clip(clip.shape)
         maps = self.aggregator(group_features(self.encoder(clip)))
         maps["final"] = self.decoder([maps[level] for level in self._fused_levels()])
         return {level: logits[:, 0] if logits.shape[1] == 1 else logits for level, logits in maps.items()}
@@ -229,11 +248,12 @@ def _decoders(state: Mapping[str, Tensor], reduction: int) -> tuple[str, ...]:
     position = 0
     while (key := f"aggregator.aggregate_adapter.{position}.conv.2.weight") in state:
         outputs = _shape(state, key)[0]
-        name = next((name for name, table in tables.items() if table[0].outputs == outputs), None)
-        if name is None or name in found:
+        left = [name for name in DECODERS if name not in found]
+        name = next((name for name in left if tables[name][0].outputs == outputs), None)
+        if name is None:
+            expected = f"the beginning of {' or '.join(left)}" if left else "no further decoder"
             raise WeightsError(
-                f"weights whose adapter {position} has {outputs} channels: expected the beginning of "
-                f"{' or '.join(left for left in DECODERS if left not in found) or 'no further decoder'}"
+                f"weights whose adapter {position} has {outputs} channels: expected {expected}"
             )
         found.append(name)
         position += len(tables[name])
@@ -248,6 +268,15 @@ def _shape(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
     if key not in state or not state[key].ndim:
         raise WeightsError(f"weights without {key}: expected a TinyHD network; are they of another one?")
     return tuple(state[key].shape)
+
+
+def _check_clip(shape: Sequence[int]) -> None:
+    fits = len(shape) == 5 and tuple(shape[1:3]) == (3, FRAMES) and min(shape) > 0
+    if not fits or shape[3] % GRID or shape[4] % GRID:
+        raise SettingError(
+            f"a clip of shape {tuple(shape)}: expected (batch, 3, {FRAMES}, y, x), with y and x "
+            f"multiples of {GRID}; resize it, for example to 192x256"
+        )
 
 
 def _check_settings(
