@@ -269,5 +269,6 @@ def _training_reports(advance: console.Advance) -> dict[str, Any]:
 def _show_fitted(fitted: "Fitted", *, as_json: bool) -> None:
     best = next(epoch for epoch in fitted.history if epoch.epoch == fitted.best_epoch)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in (best.validation or {}).items())
-    console.say(f"{fitted.best}: epoch {fitted.best_epoch + 1} of {len(fitted.history)}; KL on videos left out: {scores}")
+    where = f"epoch {fitted.best_epoch + 1} of {len(fitted.history)}"
+    console.say(f"{fitted.best}: {where}; KL on videos left out: {scores}")
     console.result(fitted, as_json=as_json)

@@ -5,7 +5,6 @@ that work goes on without being filled by it.
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +49,6 @@ def _bar(title: str) -> Iterator[Advance]:
     )
     with Progress(*columns, console=err) as bar:
         task = bar.add_task(title, total=None, note="")
-
 
         def advance(done: int, total: int, note: str = "") -> None:
             bar.update(task, completed=done, total=total, note=note)
@@ -99,7 +97,7 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(_plain(value), indent=2) + "\n")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 Steps = tuple[int, int, int]
 
 
@@ -32,7 +31,7 @@ class DepthwiseConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) to (B, C, T / stride, H / stride, W / stride)."""
         if x.device.type == "cpu" and torch.is_grad_enabled() and self.weight.requires_grad:
-            answer: Tensor = _FramewiseGradient.apply(x, self.weight, *self.steps)
+            answer: Tensor = _FramewiseGradient.apply(x, self.weight, *self.steps)  # type: ignore[no-untyped-call]
             return answer
         return super().forward(x)
 
@@ -45,15 +44,13 @@ class _FramewiseGradient(torch.autograd.Function):
         return F.conv3d(x, weight, None, stride, padding, 1, len(weight))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         x, weight = ctx.saved_tensors
         stride, padding = ctx.steps
         gradient = gradient.contiguous(memory_format=torch.channels_last_3d)
         wanted = ctx.needs_input_grad[0]
         keeps_size = stride == (1, 1, 1) and weight.shape[2:] == tuple(2 * width + 1 for width in padding)
-        of_input, of_weight = _framewise(
-            x, weight, gradient, stride, padding, wants_input=wanted and not keeps_size
-        )
+        of_input, of_weight = _framewise(x, weight, gradient, stride, padding, wants_input=wanted and not keeps_size)
         if wanted and keeps_size:
             of_input = F.conv3d(gradient, weight.flip(2, 3, 4), None, 1, padding, 1, len(weight))
         return of_input, of_weight, None, None
@@ -64,7 +61,7 @@ def _framewise(
 ) -> tuple[Tensor | None, Tensor]:
     """Gradients of input (where wanted) and weight, one 2D convolution for each time step of the kernel.
 
-        output frame t of a kernel with 3 time steps reads the input frames  stride t - 1, stride t, stride t + 1
+    output frame t of a kernel with 3 time steps reads the input frames  stride t - 1, stride t, stride t + 1
     """
     of_input = torch.zeros_like(x) if wants_input else None
     of_weight = torch.zeros_like(weight)

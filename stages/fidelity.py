@@ -20,8 +20,8 @@ from tinyhd_pipe.stages.losses import kl_divergence
 from tinyhd_pipe.stages.networks import Size
 from tinyhd_pipe.store.codec import encode_chunk
 from tinyhd_pipe.store.encoding import offset_of_step, quantise
-from tinyhd_pipe.store.schema import CHUNK_FRAMES, Level
 from tinyhd_pipe.store.errors import SettingError
+from tinyhd_pipe.store.schema import CHUNK_FRAMES, Level
 
 ROUNDING = 0.68 / 24
 """KL that rounding costs, for a step of one logit."""

@@ -8,7 +8,6 @@ decoding, decompression and resizing all release the interpreter's lock.
 
 import json
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -233,7 +232,7 @@ def _save(
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     partial = path.with_suffix(".partial")
     write(partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _lines(history: Sequence[EpochReport]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from tinyhd_pipe.stages.clips import WINDOW
 from tinyhd_pipe.stages.hd2s import HD2S
@@ -89,7 +89,9 @@ class Network:
         return self.scaling.prepare(frames)[None]
 
     def __call__(self, clip: Tensor) -> dict[str, Tensor]:
-        """Maps in [0, 1] at the network's size: level -> float32 (batch, y, x), or (batch, frame, y, x) for many outputs.
+        """Maps in [0, 1] at the network's size.
+
+        Returns level -> float32 (batch, y, x), or (batch, frame, y, x) where the network has many outputs.
 
         Raises SettingError for a clip that is not (batch, 3, 16, y, x).
         """
@@ -111,7 +113,10 @@ class Network:
         logits = self._run(clip, self.module.native_logits)
         return {
             level: torch.cat(
-                [one.expand(count, -1, -1) if one.ndim == 2 else one[-count:] for one, count in zip(maps, answered, strict=True)]
+                [
+                    one.expand(count, -1, -1) if one.ndim == 2 else one[-count:]
+                    for one, count in zip(maps, answered, strict=True)
+                ]
             )
             for level, maps in logits.items()
             if levels is None or level in levels
@@ -121,8 +126,9 @@ class Network:
         if clip.ndim != 5 or clip.shape[1:3] != (3, WINDOW):
             raise SettingError(f"a clip of shape {tuple(clip.shape)}: expected (batch, 3, {WINDOW}, y, x)")
         clip = clip.to(self.device, memory_format=torch.channels_last_3d)
-        with torch.inference_mode(), torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
         ):
             return {level: logits.float() for level, logits in answer(clip).items()}
 

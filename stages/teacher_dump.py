@@ -28,7 +28,7 @@ from tinyhd_pipe.store.plan import ShardTask, Source
 from tinyhd_pipe.store.reader import open_store
 from tinyhd_pipe.store.schema import Description, Temporal
 from tinyhd_pipe.store.shard import ShardWriter
-from tinyhd_pipe.store.writer import StoreWriter, create_or_open, read_description
+from tinyhd_pipe.store.writer import create_or_open, read_description
 
 LEVELS = (*CONSPICUITY, "final")
 SAMPLED_VIDEOS, SAMPLED_FRAMES = 4, 48
@@ -128,7 +128,9 @@ def _description(
 def _temporal(teacher: Network, every: int) -> Temporal:
     if teacher.outputs == 1:
         return Temporal(every=every)
-    return Temporal(map_of="every frame of the window", head="the first window", short_video=FIRST_REPEATED, every=every)
+    return Temporal(
+        map_of="every frame of the window", head="the first window", short_video=FIRST_REPEATED, every=every
+    )
 
 
 def _identity(teacher: Network) -> dict[str, Any]:
@@ -215,9 +217,7 @@ class _Counter:
         self.report(self.stand)
 
 
-def _summary(
-    url: str, estimates: Mapping[str, Source], unreadable: Mapping[str, str], counter: _Counter
-) -> Dumped:
+def _summary(url: str, estimates: Mapping[str, Source], unreadable: Mapping[str, str], counter: _Counter) -> Dumped:
     store = open_store(url)
     rows = {video: store.video(video) for video in estimates}
     problems = {video: row.problem for video, row in rows.items() if row.problem}
@@ -258,9 +258,7 @@ def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
             yield item
 
 
-def describe(
-    teacher: Network, sources: Sequence[VideoSource], *, every: int, budget: float
-) -> Description:
+def describe(teacher: Network, sources: Sequence[VideoSource], *, every: int, budget: float) -> Description:
     """What a new store of this teacher's maps says of itself; grids and steps are measured on the first videos.
 
     Raises VideoError when none of the videos decodes, SettingError when 8 bits cannot keep the budget.

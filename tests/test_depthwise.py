@@ -38,9 +38,7 @@ def test_values_and_gradients_are_those_of_torch(
     padding = ((kernel[0] - 1) // 2, 1, 1)
     shape = (*shape[:2], max(shape[2], kernel[0]), *shape[3:])
     ours = DepthwiseConv3d(shape[1], kernel, stride, padding).double()
-    torchs = nn.Conv3d(
-        shape[1], shape[1], kernel, stride, padding, groups=shape[1], bias=False
-    ).double()
+    torchs = nn.Conv3d(shape[1], shape[1], kernel, stride, padding, groups=shape[1], bias=False).double()
     torchs.load_state_dict(ours.state_dict())
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     if channels_last:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.moving_dot import SIZE, column_of, make_data, make_store
 
+from tests.moving_dot import SIZE, column_of, make_data, make_store
 from tinyhd_pipe.stages.dataset import Batch, ClipDataset, Sampling, TrainingVideo
 from tinyhd_pipe.stages.fitting import EpochReport, Fitted, Recipe
 from tinyhd_pipe.stages.networks import scaling_for
@@ -69,9 +69,7 @@ def _slips(samples: list[Batch]) -> set[int]:
 
 
 @pytest.mark.parametrize("outputs", [1, 16])
-def test_a_map_shows_the_dot_where_its_frame_shows_it(
-    store: Store, sources: list[VideoSource], outputs: int
-) -> None:
+def test_a_map_shows_the_dot_where_its_frame_shows_it(store: Store, sources: list[VideoSource], outputs: int) -> None:
     samples = _samples(store, sources, Sampling(outputs=outputs, seed=1))
     assert _slips(samples) == {0}
     columns = [column_of(sample.maps["final"][0, -1].numpy()) for sample in samples]
@@ -88,9 +86,7 @@ def test_the_published_lag_is_an_option_and_is_one_frame(store: Store, sources: 
     assert -2 in _slips(_samples(store, sources, Sampling(outputs=16, seed=1, target_lag=1, flip=False)))
 
 
-def test_half_of_the_samples_are_mirrored_and_frames_with_their_maps(
-    store: Store, sources: list[VideoSource]
-) -> None:
+def test_half_of_the_samples_are_mirrored_and_frames_with_their_maps(store: Store, sources: list[VideoSource]) -> None:
     plain = _samples(store, sources, Sampling(outputs=1, seed=5, flip=False))
     mixed = _samples(store, sources, Sampling(outputs=1, seed=5, flip=True))
     mirrored = [not torch.equal(a.clip, b.clip) for a, b in zip(plain, mixed, strict=True)]
@@ -124,7 +120,7 @@ def test_an_epoch_takes_labelled_clips_once_and_unlabelled_ones_in_proportion(
         labelled = [place for place in positions if videos[place].annotation is not None]
         assert sorted(labelled) == [0, 0, 1, 1]
         assert len(positions) - len(labelled) == 2
-        assert len({key for key in data.epoch_keys(epoch, 2)}) == len(positions)
+        assert len(set(data.epoch_keys(epoch, 2))) == len(positions)
 
 
 def make_annotated(sources: list[VideoSource]) -> list:
@@ -253,6 +249,7 @@ def test_frames_without_a_density_map_are_not_learned_by_a_teacher(tmp_path: Pat
 
     (annotated,) = make_data(tmp_path, videos=2, labelled=1)
     (annotated.folder / "maps" / "0020.png").unlink()
-    video: TrainingVideo = training_video(replace(annotated, density_maps={k: v for k, v in annotated.density_maps.items() if k != 19}))
+    fewer = {frame: file for frame, file in annotated.density_maps.items() if frame != 19}
+    video: TrainingVideo = training_video(replace(annotated, density_maps=fewer))
     assert video.usable is not None
     assert np.flatnonzero(~video.usable).tolist() == [19]
