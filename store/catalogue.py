@@ -58,23 +58,17 @@ def read_catalogue(storage: Storage) -> Catalogue:
     """Raises `StoreError` where a manifest is damaged: its videos would silently be missing."""
     manifests, damaged = read_manifests(storage)
     for number, reason in sorted(damaged.items()):
-        raise StoreError(
-            f"{storage.url}: {manifest_path(number)} is damaged ({reason}): run 'store verify --repair'"
-        )
+        raise StoreError(f"{storage.url}: {manifest_path(number)} is damaged ({reason}): run 'store verify --repair'")
     live = list(live_shards(manifests).values())
     first_run = np.cumsum([0, *(len(manifest) for manifest in live)])[:-1].astype(np.int64)
     ids = list(chain.from_iterable(manifest.columns["id"] for manifest in live))
     runs_of: dict[str, int | tuple[int, ...]] = {video_id: run for run, video_id in enumerate(ids)}
     if len(runs_of) < len(ids):
-        _join_runs(
-            runs_of, ids, list(chain.from_iterable(manifest.columns["first_frame"] for manifest in live))
-        )
+        _join_runs(runs_of, ids, list(chain.from_iterable(manifest.columns["first_frame"] for manifest in live)))
     return Catalogue(live, first_run, runs_of)
 
 
-def _join_runs(
-    runs_of: dict[str, int | tuple[int, ...]], ids: Sequence[str], first_frames: Sequence[int]
-) -> None:
+def _join_runs(runs_of: dict[str, int | tuple[int, ...]], ids: Sequence[str], first_frames: Sequence[int]) -> None:
     """Give videos with several runs all of them, in the order of their first frames."""
     several: dict[str, list[int]] = {}
     for run, video_id in enumerate(ids):

@@ -22,17 +22,15 @@ from tinyhd_pipe.store.encoding import Codes
 
 CHECKSUM_BYTES = 4
 COMPRESSION_LEVEL = 5
-_BLOSC_HEADER = (
-    16  # version, flags, sizes: https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
-)
+_BLOSC_HEADER = 16  # version, flags, sizes: https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
 _BLOSC_FORMAT = 2
 _ZSTD_START = _BLOSC_HEADER + 8  # then the offset of the only block and its compressed size, 4 bytes each
 _SHUFFLED_ZSTD_UNSPLIT = 0x91
 
 
-def crc32c(payload: bytes | memoryview, start: int = 0) -> int:
-    """CRC-32C (Castagnoli), the checksum of zarr's crc32c codec; `start` continues an earlier one."""
-    return int(google_crc32c.extend(start, bytes(payload)))
+def crc32c(payload: bytes | memoryview) -> int:
+    """CRC-32C (Castagnoli), the checksum of zarr's crc32c codec."""
+    return int(google_crc32c.value(bytes(payload)))
 
 
 def encode_chunk(codes: Codes) -> bytes:
@@ -95,9 +93,7 @@ def _undo_delta(planes: Codes) -> None:
         np.add(planes[frame], planes[frame - 1], out=planes[frame])
 
 
-def array_metadata(
-    shape: tuple[int, int, int], chunk_frames: int, scale: float, offset: float, level: str
-) -> bytes:
+def array_metadata(shape: tuple[int, int, int], chunk_frames: int, scale: float, offset: float, level: str) -> bytes:
     """The zarr.json of one level of one shard: uint8 (frame, y, x) in a single sharding_indexed file."""
     rows, y, x = shape
     chunk_codecs: Sequence[dict[str, object]] = [

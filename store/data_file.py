@@ -23,9 +23,7 @@ class DataFile:
     made from the chunks themselves as far as they are readable.
     """
 
-    def __init__(
-        self, storage: Storage, shard: int, level: str, chunks: int, *, rebuild: bool = False
-    ) -> None:
+    def __init__(self, storage: Storage, shard: int, level: str, chunks: int, *, rebuild: bool = False) -> None:
         path = data_path(shard, level)
         self._name = f"{storage.url}/{path}"
         try:

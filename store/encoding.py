@@ -72,9 +72,7 @@ def quantise(logits: Floats, scale: float, offset: float, chunk_frames: int = CH
     codes: Codes = np.rint(steps).astype(np.uint8)
     for frame in range(len(codes)):
         if frame % chunk_frames:
-            allowed = tolerance(steps[frame] * np.float32(scale) + np.float32(offset), scale) / np.float32(
-                scale
-            )
+            allowed = tolerance(steps[frame] * np.float32(scale) + np.float32(offset), scale) / np.float32(scale)
             held = np.abs(steps[frame] - codes[frame - 1]) <= allowed
             np.copyto(codes[frame], codes[frame - 1], where=held)
     return codes

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 
-from tinyhd_pipe.store.codec import crc32c, index_bytes, is_intact
+from tinyhd_pipe.store.codec import index_bytes, is_intact
 from tinyhd_pipe.store.data_file import Index, read_index, walk
 from tinyhd_pipe.store.manifest import LevelFile
 from tinyhd_pipe.store.storage import RangeReader
@@ -34,29 +35,23 @@ def inspect(file: RangeReader, chunks: int, expected: LevelFile) -> Iterator[Fin
         index = walked = walk(file, chunks)
         if file.size == expected.bytes:
             yield from _index_findings(file, chunks, walked, str(error))
-    sound, whole = True, 0
+    sound, whole = True, sha256()
     for chunk, (start, length) in enumerate(index.tolist()):
         stored = file.read(start, length)
-        whole = crc32c(stored, whole)
+        whole.update(stored)
         if not is_intact(stored):
             sound = False
             yield Finding(range(chunk, chunk + 1), "checksum of a chunk does not match", lost=True)
     if len(index) < chunks:
-        reason = (
-            f"has {file.size} bytes instead of {expected.bytes}"
-            if file.size != expected.bytes
-            else "is damaged"
-        )
+        reason = f"has {file.size} bytes instead of {expected.bytes}" if file.size != expected.bytes else "is damaged"
         yield Finding(range(len(index), chunks), reason, lost=True)
     elif file.size != expected.bytes:
         yield Finding(range(chunks), f"has {file.size} bytes instead of {expected.bytes}", lost=False)
-    elif sound and walked is None and _with_index(file, chunks, whole) != expected.crc32c:
-        yield Finding(range(chunks), "is not the file that the manifest names", lost=True)
-
-
-def _with_index(file: RangeReader, chunks: int, whole: int) -> int:
-    length = index_bytes(chunks)
-    return crc32c(file.read(file.size - length, length), whole)
+    elif sound and walked is None:
+        length = index_bytes(chunks)
+        whole.update(file.read(file.size - length, length))
+        if whole.hexdigest() != expected.sha256:
+            yield Finding(range(chunks), "is not the file that the manifest names", lost=True)
 
 
 def _index_findings(file: RangeReader, chunks: int, walked: Index, reason: str) -> Iterator[Finding]:

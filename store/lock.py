@@ -31,9 +31,7 @@ def exclusive(storage: Storage) -> Iterator[None]:
             f"{storage.url}: another dump is writing to it: wait for it, or use another --store"
         ) from error
     except OSError as error:
-        raise StoreError(
-            f"{storage.url}: cannot be written: {error.strerror}: use another --store"
-        ) from error
+        raise StoreError(f"{storage.url}: cannot be written: {error.strerror}: use another --store") from error
     try:
         yield
     finally:

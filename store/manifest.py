@@ -69,7 +69,8 @@ class LevelFile:
     """What is known of one level's data file."""
 
     bytes: int
-    crc32c: int
+    sha256: str
+    """Not a CRC-32C: chunks end with their own, and a CRC over data and its CRC does not depend on the data."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,7 @@ class Manifest:
     def row(self, position: int) -> VideoRow:
         """One run as a record."""
         values = {name: self.columns[name][position] for name in _COLUMNS}
-        return VideoRow(
-            **values, problem=self.problems.get(position, ""), failed=tuple(self.failed.get(position, ()))
-        )
+        return VideoRow(**values, problem=self.problems.get(position, ""), failed=tuple(self.failed.get(position, ())))
 
     def to_json(self) -> bytes:
         """The shard's zarr.json."""
@@ -106,10 +105,7 @@ class Manifest:
                 "shard": self.number,
                 "replaces": list(self.replaces),
                 "rows": self.rows,
-                "levels": {
-                    name: {"bytes": file.bytes, "crc32c": f"{file.crc32c:08x}"}
-                    for name, file in self.levels.items()
-                },
+                "levels": {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in self.levels.items()},
                 "videos": {name: list(self.columns[name]) for name in _COLUMNS},
                 "problems": {str(position): text for position, text in self.problems.items()},
                 "failed_frames": {str(position): list(frames) for position, frames in self.failed.items()},
@@ -127,10 +123,7 @@ class Manifest:
                 problems={int(position): problem for position, problem in plain["problems"].items()},
                 failed={int(position): frames for position, frames in plain["failed_frames"].items()},
                 rows=plain["rows"],
-                levels={
-                    name: LevelFile(file["bytes"], int(file["crc32c"], 16))
-                    for name, file in plain["levels"].items()
-                },
+                levels={name: LevelFile(file["bytes"], file["sha256"]) for name, file in plain["levels"].items()},
                 replaces=tuple(plain["replaces"]),
             )
         except KeyError as error:

@@ -122,9 +122,7 @@ def without_replaced(tasks: Mapping[int, ShardTask]) -> dict[int, ShardTask]:
     return {number: task for number, task in tasks.items() if number not in replaced}
 
 
-def _updated(
-    members: Sequence[Member], wanted: Mapping[str, Source], keepable: frozenset[str]
-) -> Iterable[Member]:
+def _updated(members: Sequence[Member], wanted: Mapping[str, Source], keepable: frozenset[str]) -> Iterable[Member]:
     """The members with the digests of today, without those that are neither wanted nor to be had."""
     for member in members:
         if (source := wanted.get(member.id)) is not None:
@@ -175,7 +173,5 @@ def _with_copies(task: ShardTask, sealed: Mapping[int, ShardTask]) -> ShardTask:
     copied: dict[str, int] = {}
     for number in task.replaces:
         there = set(sealed[number].members) if number in sealed else set()
-        copied |= {
-            member.id: number for member in task.members if member in there and member.id not in task.remade
-        }
+        copied |= {member.id: number for member in task.members if member in there and member.id not in task.remade}
     return ShardTask(task.number, task.members, task.replaces, task.remade, copied)

@@ -94,8 +94,7 @@ def sealed_task(storage: Storage, number: int) -> ShardTask | None:
 
 def _is_whole(manifest: Manifest, sizes: Mapping[str, int]) -> bool:
     return all(
-        sizes.get(data_path(manifest.number, level)) == file.bytes
-        and metadata_path(manifest.number, level) in sizes
+        sizes.get(data_path(manifest.number, level)) == file.bytes and metadata_path(manifest.number, level) in sizes
         for level, file in manifest.levels.items()
     )
 

@@ -8,6 +8,7 @@ file. Opened files are kept, with their indices, up to a limit, so memory does n
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from enum import IntEnum
 from functools import cached_property
 from itertools import pairwise
@@ -103,9 +104,7 @@ class Store:
         try:
             text = self.storage.read(ROOT)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise StoreError(
-                f"{self.url}: no store there: make one with 'tinyhd-pipe teacher-dump'"
-            ) from error
+            raise StoreError(f"{self.url}: no store there: make one with 'tinyhd-pipe teacher-dump'") from error
         return Description.from_json(text, self.url)
 
     @cached_property
@@ -115,9 +114,7 @@ class Store:
     @cached_property
     def _value_tables(self) -> Mapping[str, NDArray[np.complex64]]:
         """Map values of pairs of codes, for each level."""
-        return {
-            level.name: pair_table(map_table(level.scale, level.offset)) for level in self.description.levels
-        }
+        return {level.name: pair_table(map_table(level.scale, level.offset)) for level in self.description.levels}
 
     @cached_property
     def videos(self) -> list[str]:
@@ -138,35 +135,38 @@ class Store:
         those of all runs.
         """
         runs = self._runs(video_id)
-        first = runs[0][1]
-        failed = tuple(frame for _, row in runs for frame in row.failed)
-        return VideoRow(**{**vars(first), "rows": sum(row.rows for _, row in runs), "failed": failed})
+        rows = [row for _, row in runs]
+        return replace(
+            rows[0],
+            frames=max(row.frames for row in rows),
+            rows=sum(row.rows for row in rows),
+            failed=tuple(frame for row in rows for frame in row.failed),
+        )
 
     def info(self) -> dict[str, Any]:
         """The store's facts as plain data: its description, and counts of shards, videos, maps and bytes."""
         manifests = self._catalogue.manifests
+        plain = self.description.to_plain()
+        for name, level in plain["levels"].items():
+            level["bytes"] = sum(manifest.levels[name].bytes for manifest in manifests if manifest.rows)
         return {
             "url": self.url,
-            **self.description.to_plain(),
+            **plain,
             "shards": len(manifests),
             "videos": len(self._catalogue.runs_of),
             "videos_with_problems": sum(len(manifest.problems) for manifest in manifests),
             "frames_with_maps": sum(sum(manifest.columns["rows"]) for manifest in manifests),
-            "failed_frames": sum(
-                len(frames) for manifest in manifests for frames in manifest.failed.values()
-            ),
+            "failed_frames": sum(len(frames) for manifest in manifests for frames in manifest.failed.values()),
             "bytes": sum(file.bytes for manifest in manifests for file in manifest.levels.values()),
         }
 
     def status(self, video_id: str, frames: ArrayLike) -> NDArray[np.uint8]:
         """`FrameStatus` of each of these absolute frames, uint8."""
-        wanted = np.asarray(frames, np.int64).reshape(-1)
+        wanted = _whole_numbers(frames)
         status = np.full(len(wanted), FrameStatus.NEVER_DUMPED, np.uint8)
         for _, row in self._runs(video_id):
             since = wanted - row.first_frame
-            status[(since >= 0) & (since % self.every == 0) & (since // self.every < row.rows)] = (
-                FrameStatus.VALID
-            )
+            status[(since >= 0) & (since % self.every == 0) & (since // self.every < row.rows)] = FrameStatus.VALID
             if row.failed:
                 status[np.isin(wanted, row.failed)] = FrameStatus.FAILED
         return status
@@ -214,9 +214,7 @@ class Store:
         try:
             runs = catalogue.runs_of[video_id]
         except KeyError:
-            raise StoreError(
-                f"{video_id}: not in {self.url}: dump it first with 'tinyhd-pipe teacher-dump'"
-            ) from None
+            raise StoreError(f"{video_id}: not in {self.url}: dump it first with 'tinyhd-pipe teacher-dump'") from None
         found = []
         for run in (runs,) if isinstance(runs, int) else runs:
             shard = int(np.searchsorted(catalogue.first_run, run, side="right")) - 1
@@ -228,7 +226,7 @@ class Store:
         self, video_id: str, frames: ArrayLike, levels: Iterable[str] | None
     ) -> Iterator[tuple[Level, Iterator[Piece], int]]:
         """For each level the codes of the wanted frames, piece by piece, and how many there are in all."""
-        wanted = np.asarray(frames, np.int64).reshape(-1)
+        wanted = _whole_numbers(frames)
         self._refuse_missing(video_id, wanted)
         names = set(self.levels if levels is None else levels)
         if unknown := names.difference(self.levels):
@@ -291,9 +289,7 @@ class Store:
         for kind, reason in ((FrameStatus.FAILED, "failed"), (FrameStatus.NEVER_DUMPED, "were never dumped")):
             if missing := [int(frame) for frame in wanted[status == kind]]:
                 named = ", ".join(map(str, missing[:8])) + (", …" if len(missing) > 8 else "")
-                raise StoreError(
-                    f"{video_id}: frames {named} {reason} in {self.url}: ask for others, see Store.status"
-                )
+                raise StoreError(f"{video_id}: frames {named} {reason} in {self.url}: ask for others, see Store.status")
 
     def _file(self, manifest: Manifest, level: str) -> DataFile:
         key = (manifest.number, level)
@@ -306,6 +302,13 @@ class Store:
             while len(self._open) > OPEN_FILES:
                 self._open.popitem(last=False)
         return file
+
+
+def _whole_numbers(frames: ArrayLike) -> NDArray[np.int64]:
+    wanted = np.asarray(frames).reshape(-1)
+    if len(wanted) and wanted.dtype.kind not in "iu":
+        raise StoreError(f"frames {wanted[:4].tolist()}: frames are whole numbers, counted from 0")
+    return wanted.astype(np.int64)
 
 
 def _upsample(level: Level, codes: Codes, out: Floats) -> None:

@@ -42,9 +42,7 @@ def _task(
 ) -> ShardTask:
     if number not in manifests:
         if number not in planned:
-            raise StoreError(
-                f"shard {number}: no plan says what it held: delete its folder and dump its videos again"
-            )
+            raise StoreError(f"shard {number}: no plan says what it held: delete its folder and dump its videos again")
         return ShardTask(number, planned[number].members, planned[number].replaces, in_place=True)
     manifest = manifests[number]
     lost = {

@@ -24,10 +24,8 @@ def _along_y(maps: Floats, wanted: int) -> Floats:
         low, high, near, far = _taps(length, wanted)
         gathered: Floats = maps[:, low] * near[:, None] + maps[:, high] * far[:, None]
         return gathered
-    factor = wanted // length
-    tall = np.empty((frames, length, factor, width), np.float32)
-    for phase in range(factor):
-        _mix(maps, tall[:, :, phase], factor, phase, axis=1)
+    tall = np.empty((frames, length, wanted // length, width), np.float32)
+    _fill_phases(maps, tall.transpose(2, 0, 1, 3), axis=1)
     return tall.reshape(frames, wanted, width)
 
 
@@ -37,23 +35,29 @@ def _along_x(maps: Floats, wanted: int) -> Floats:
         low, high, near, far = _taps(length, wanted)
         gathered: Floats = maps[:, :, low] * near + maps[:, :, high] * far
         return gathered
-    factor = wanted // length
-    wide = np.empty((frames, height, length, factor), np.float32)
-    for phase in range(factor):
-        _mix(maps, wide[:, :, :, phase], factor, phase, axis=2)
+    wide = np.empty((frames, height, length, wanted // length), np.float32)
+    _fill_phases(maps, wide.transpose(3, 0, 1, 2), axis=2)
     return wide.reshape(frames, height, wanted)
 
 
-def _mix(maps: Floats, out: Floats, factor: int, phase: int, axis: int) -> None:
-    """Every `factor`-th output pixel along an axis, from `phase` on."""
-    distance = (2 * phase + 1 - factor) / (2 * factor)  # of the output pixel's centre from the input pixel's
+def _fill_phases(maps: Floats, phases: Floats, axis: int) -> None:
+    """Fill (phase, frame, y, x), the output pixels between each two input pixels of an axis.
+
+    Phases lie around the input pixel in pairs, equally far from it: one mixes with the pixel before, one
+    with that after.
+    """
+    factor = len(phases)
     head = (slice(None),) * axis
-    here, there = (slice(1, None), slice(None, -1)) if distance < 0 else (slice(None, -1), slice(1, None))
-    edge = slice(None, 1) if distance < 0 else slice(-1, None)
-    far = np.float32(abs(distance))
-    np.multiply(maps, 1 - far, out=out)
-    out[(*head, here)] += maps[(*head, there)] * far
-    out[(*head, edge)] = maps[(*head, edge)]
+    first, last = (*head, slice(None, 1)), (*head, slice(-1, None))
+    but_first, but_last = (*head, slice(1, None)), (*head, slice(None, -1))
+    for phase in range((factor + 1) // 2):
+        distance = np.float32((factor - 1 - 2 * phase) / (2 * factor))
+        far = maps * distance
+        near = maps - far
+        before, after = phases[phase], phases[factor - 1 - phase]
+        np.add(near[but_first], far[but_last], out=before[but_first])
+        np.add(near[but_last], far[but_first], out=after[but_last])
+        before[first], after[last] = maps[first], maps[last]
 
 
 def _taps(length: int, wanted: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats, Floats]:

@@ -59,9 +59,7 @@ class ShardWriter:
         self._copy_until_next()
         member = self._next_member()
         if member is None or member.id != video_id:
-            raise StoreError(
-                f"{video_id}: out of turn in shard {self.number}, next is {member and member.id}"
-            )
+            raise StoreError(f"{video_id}: out of turn in shard {self.number}, next is {member and member.id}")
         row = VideoRow(
             id=member.id,
             digest=member.digest,
@@ -95,9 +93,7 @@ class ShardWriter:
 
     def _copy_until_next(self) -> None:
         while (member := self._next_member()) is not None and member.id in self._task.copied:
-            self.rows.append(
-                self._copier.copy(member, self._task.copied[member.id], self._levels, self.length)
-            )
+            self.rows.append(self._copier.copy(member, self._task.copied[member.id], self._levels, self.length))
 
 
 @contextmanager

@@ -128,10 +128,7 @@ class LocalStorage:
         found: dict[str, int] = {}
         for folder, _, names in os.walk(self.root / path):
             here = Path(folder)
-            found |= {
-                (here / name).relative_to(self.root).as_posix(): (here / name).stat().st_size
-                for name in names
-            }
+            found |= {(here / name).relative_to(self.root).as_posix(): (here / name).stat().st_size for name in names}
         return found
 
     def prune(self, path: str) -> None:
@@ -260,9 +257,7 @@ def _failures(path: object) -> Iterator[None]:
             raise
         advice = "free some and run again" if error.errno == errno.ENOSPC else "mend that and run again"
         reason = error.strerror or str(error)
-        raise StoreError(
-            f"{path}: cannot be written: {reason}: {advice}; what is finished is kept"
-        ) from error
+        raise StoreError(f"{path}: cannot be written: {reason}: {advice}; what is finished is kept") from error
 
 
 def _guarded(file: IO[bytes], path: object) -> Write:

@@ -76,9 +76,7 @@ class VerifyReport:
         return not self.damages
 
 
-def verify(
-    url: str | os.PathLike[str], report: Callable[[int, int], None] = lambda done, total: None
-) -> VerifyReport:
+def verify(url: str | os.PathLike[str], report: Callable[[int, int], None] = lambda done, total: None) -> VerifyReport:
     """Look at every byte of a store; `report` is told (shards done, shards in all).
 
     Raises `StoreError` only where nothing says what the store should hold.
@@ -108,9 +106,7 @@ def verify(
     report(len(numbers), len(numbers))
     return VerifyReport(
         shards=len(numbers),
-        chunks=sum(
-            manifest.rows // description.chunk_frames * len(manifest.levels) for manifest in live.values()
-        ),
+        chunks=sum(manifest.rows // description.chunk_frames * len(manifest.levels) for manifest in live.values()),
         bytes=sum(file.bytes for manifest in live.values() for file in manifest.levels.values()),
         damages=tuple(damages),
     )
@@ -121,9 +117,7 @@ def _unreadable(number: int, broken: str | None, planned: ShardTask | None) -> D
     affected = tuple(Affected(member.id) for member in planned.members) if planned else ()
     if broken is not None:
         return Damage(manifest_path(number), broken, number, affected=affected)
-    return Damage(
-        shard_folder(number), "is missing: deleted, or its dump was not finished", number, affected=affected
-    )
+    return Damage(shard_folder(number), "is missing: deleted, or its dump was not finished", number, affected=affected)
 
 
 def _shard_damages(storage: Storage, description: Description, manifest: Manifest) -> Iterator[Damage]:

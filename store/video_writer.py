@@ -5,10 +5,11 @@ to nothing under a temporal delta.
 """
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
 import numpy as np
 
-from tinyhd_pipe.store.codec import crc32c, encode_chunk, pack_index
+from tinyhd_pipe.store.codec import encode_chunk, pack_index
 from tinyhd_pipe.store.encoding import CENTRE, Floats, quantise
 from tinyhd_pipe.store.errors import StoreError
 from tinyhd_pipe.store.manifest import LevelFile, VideoRow
@@ -25,7 +26,7 @@ class LevelWriter:
         self._put = write
         self._pending: Floats = np.zeros((chunk_frames, *level.grid), np.float32)
         self._filled = 0
-        self._checksum = 0
+        self._digest = sha256()
         self._bytes = 0
 
     def append(self, logits: Floats) -> None:
@@ -64,11 +65,11 @@ class LevelWriter:
     def finish(self) -> LevelFile:
         """Write the index."""
         self._write(pack_index(self.sizes))
-        return LevelFile(self._bytes, self._checksum)
+        return LevelFile(self._bytes, self._digest.hexdigest())
 
     def _write(self, payload: bytes) -> None:
         self._put(payload)
-        self._checksum = crc32c(payload, self._checksum)
+        self._digest.update(payload)
         self._bytes += len(payload)
 
 
@@ -101,9 +102,7 @@ class VideoWriter:
         for writer in self._levels:
             level, maps = writer.level, logits[writer.level.name]
             if maps.shape != (count, *level.grid):
-                raise StoreError(
-                    f"{self._row.id}: {level.name} is {maps.shape}, expected {(count, *level.grid)}"
-                )
+                raise StoreError(f"{self._row.id}: {level.name} is {maps.shape}, expected {(count, *level.grid)}")
             if not np.isfinite(maps).all():
                 raise StoreError(
                     f"{self._row.id}: {level.name} is not finite between frames {self.next_frame} and "
@@ -121,13 +120,8 @@ class VideoWriter:
             for writer in self._levels:
                 writer.repeat_last()
             self._rows += 1
-        if (
-            not self._row.first_frame <= frame < self.next_frame
-            or (frame - self._row.first_frame) % self._every
-        ):
-            raise StoreError(
-                f"{self._row.id}: frame {frame} cannot fail now, the next one is {self.next_frame}"
-            )
+        if not self._row.first_frame <= frame < self.next_frame or (frame - self._row.first_frame) % self._every:
+            raise StoreError(f"{self._row.id}: frame {frame} cannot fail now, the next one is {self.next_frame}")
         self._failed.add(frame)
 
     def finish(self, frames: int, problem: str | None = None) -> None:
@@ -136,9 +130,7 @@ class VideoWriter:
 
         Raises `StoreError` where maps are missing or left over.
         """
-        expected = (
-            -(-(frames - self._row.first_frame) // self._every) if frames > self._row.first_frame else 0
-        )
+        expected = -(-(frames - self._row.first_frame) // self._every) if frames > self._row.first_frame else 0
         if self._rows != expected:
             raise StoreError(f"{self._row.id}: {self._rows} maps for {frames} frames, expected {expected}")
         for writer in self._levels:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.store_tools import content_of, describe, make_shard, write_store
 from tinyhd_pipe.store import StoreError, create_or_open, open_store
+from tinyhd_pipe.store.codec import crc32c, index_bytes, parse_index
 from tinyhd_pipe.store.manifest import data_path
 from tinyhd_pipe.store.repair import repair
 from tinyhd_pipe.store.verify import verify
@@ -125,6 +126,17 @@ def test_a_missing_file_or_foreign_file_of_a_shard_is_found(store_path: Path) ->
     mend(store_path)
     shutil.copy(store_path / data_path(0, "final"), store_path / data_path(1, "final"))
     assert not verify(store_path).sound
+
+
+def test_a_chunk_that_was_replaced_together_with_its_checksum_is_found(store_path: Path) -> None:
+    file = store_path / data_path(0, "final")
+    stored = bytearray(file.read_bytes())
+    end = int(parse_index(bytes(stored[-index_bytes(2) :]))[0].sum())
+    stored[end - 20] ^= 1
+    stored[end - 4 : end] = crc32c(bytes(stored[: end - 4])).to_bytes(4, "little")
+    file.write_bytes(stored)
+    (damage,) = verify(store_path).damages
+    assert damage.reason == "is not the file that the manifest names"
 
 
 def test_a_damaged_manifest_hides_no_video(store_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,44 @@ def test_a_dump_killed_anywhere_ends_after_a_rerun_with_the_bytes_of_one_never_k
             write_store(path, LENGTHS, shard_bytes=SMALL, changed=now)
             assert content_of(path) == content, (attempt, now)
     assert cut_short > 3
+
+
+@pytest.mark.parametrize("change", [{}, {"03.avi": "new"}])
+def test_whatever_file_comes_last_only_whole_shards_are_read_and_a_rerun_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+) -> None:
+    lengths = {video: LENGTHS[video] for video in ("02.avi", "03.avi", "09.avi")}
+    write_store(tmp_path / "start", lengths if change else {}, shard_bytes=SMALL)
+    shutil.copytree(tmp_path / "start", tmp_path / "whole")
+    write_store(tmp_path / "whole", lengths, shard_bytes=SMALL, changed=change)
+    rename = Path.replace
+    last = 0
+    while True:
+        path = tmp_path / f"cut{last}"
+        shutil.copytree(tmp_path / "start", path)
+        renamed = []
+
+        def replace(source: Path, target: Path, renamed: list[Path] = renamed, last: int = last) -> Path:
+            renamed.append(target)
+            if len(renamed) > last:
+                raise KeyboardInterrupt
+            return rename(source, target)
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(Path, "replace", replace)
+            write_store(path, lengths, shard_bytes=SMALL, changed=change)
+        if len(renamed) <= last:
+            break
+        store = open_store(path)
+        for video in store.videos:
+            digest = store.video(video).digest
+            live = live_logits(video, lengths[video], digest)["final"]
+            read = store.read_logits(video, range(lengths[video]))["final"]
+            assert_stored(read, live, store.description.levels[0].scale)
+        write_store(path, lengths, shard_bytes=SMALL, changed=change)
+        assert content_of(path) == content_of(tmp_path / "whole"), renamed[-1]
+        last += 1
+    assert last > 5
 
 
 def _wait_for_a_file(path: Path, process: subprocess.Popen[bytes]) -> None:
@@ -140,9 +179,7 @@ with create_or_open(sys.argv[1], describe()).exclusive():
     print("locked", flush=True)
     time.sleep(60)
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "s")], cwd=ROOT, stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "s")], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline() == b"locked\n"
@@ -182,9 +219,7 @@ def test_two_workers_on_one_shard_at_once_leave_one_whole_shard(tmp_path: Path) 
         first.finish(40)
     assert verify(tmp_path / "s").sound
     store = open_store(tmp_path / "s")
-    assert_stored(
-        store.read_logits("a", range(40))["final"], live["final"], store.description.levels[0].scale
-    )
+    assert_stored(store.read_logits("a", range(40))["final"], live["final"], store.description.levels[0].scale)
 
 
 def test_without_its_plan_a_killed_dump_still_ends_whole(tmp_path: Path) -> None:

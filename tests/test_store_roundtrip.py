@@ -1,7 +1,10 @@
 """What is written is what is read: by our reader, and by plain zarr that knows nothing of us."""
 
+import json
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,10 @@ import pytest
 import zarr
 
 from tests.store_tools import LEVELS, assert_stored, describe, live_logits, synthetic_logits, write_store
-from tinyhd_pipe.store import FrameStatus, Source, StoreError, create_or_open, open_store
+from tinyhd_pipe.store import FrameStatus, ShardTask, Source, Store, StoreError, create_or_open, open_store
 from tinyhd_pipe.store.codec import index_bytes, parse_index
 from tinyhd_pipe.store.manifest import data_path
+from tinyhd_pipe.store.plan import Member
 
 LENGTHS = {"b/long.avi": 53, "a.mp4": 16, "one.mkv": 1, "c.avi": 17}
 
@@ -82,7 +86,7 @@ def test_size_upsamples_logits_as_torch_does(store_path: Path) -> None:
     torch = pytest.importorskip("torch")
     store = open_store(store_path)
     logits = store.read_logits("c.avi", range(17))
-    for size in ((24, 32), (48, 64), (37, 51)):
+    for size in ((24, 32), (48, 64), (72, 96), (96, 64), (37, 51)):
         maps = store.read("c.avi", range(17), size=size)
         for level in LEVELS:
             there = torch.from_numpy(logits[level])[:, None]
@@ -138,3 +142,68 @@ def test_a_store_pickles_small_and_reads_the_same_afterwards(store_path: Path) -
     after = pickle.loads(packed).read("a.mp4", range(16))
     for level in LEVELS:
         np.testing.assert_array_equal(before[level], after[level])
+
+
+def _sums(store: Store, video: str) -> dict[str, float]:
+    return {level: float(maps.sum()) for level, maps in store.read(video, range(16)).items()}
+
+
+def test_spawned_workers_read_the_same(store_path: Path) -> None:
+    store = open_store(store_path)
+    with get_context("spawn").Pool(1) as pool:
+        there = pool.apply(_sums, (store, "a.mp4"))
+    assert there == _sums(store, "a.mp4")
+
+
+def test_threads_may_share_a_store(store_path: Path) -> None:
+    store = open_store(store_path, cache_bytes=30_000)
+    windows = [(video, start) for video in ("b/long.avi", "c.avi") for start in range(10)] * 8
+    alone = [store.read(video, range(start, start + 7))["final"] for video, start in windows]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda w: store.read(w[0], range(w[1], w[1] + 7))["final"], windows))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_video_that_lies_in_two_shards_is_read_as_one(tmp_path: Path) -> None:
+    live = live_logits("v", 50, "d")
+    writer = create_or_open(tmp_path / "s", describe())
+    for number, (first, last) in enumerate(((20, 50), (0, 20))):
+        task = ShardTask(number, (Member("v", "d"),))
+        with writer.shard(task) as shard, shard.video("v", first_frame=first) as video:
+            video.append({level: maps[first:last] for level, maps in live.items()})
+            video.finish(last)
+    store = open_store(tmp_path / "s")
+    assert store.videos == ["v"]
+    assert store.video("v").frames == 50
+    assert store.video("v").rows == 50
+    frames = [*range(10, 40), 3, 45]
+    assert_stored(store.read_logits("v", frames)["final"], live["final"][frames], store.description.levels[0].scale)
+    with pytest.raises(StoreError, match=r"frames 50 were never dumped"):
+        store.read("v", [19, 20, 50])
+
+
+@pytest.mark.parametrize("frames", [[0.5], ["1"], [True]])
+def test_frames_must_be_whole_numbers(store_path: Path, frames: list[object]) -> None:
+    with pytest.raises(StoreError, match=r"frames are whole numbers"):
+        open_store(store_path).read("a.mp4", frames)
+
+
+def test_no_frames_give_no_maps_and_unknown_names_are_errors(store_path: Path) -> None:
+    store = open_store(store_path)
+    assert store.read("a.mp4", [])["final"].shape == (0, 24, 32)
+    assert list(store.read("a.mp4", [0], levels=["final"])) == ["final"]
+    with pytest.raises(StoreError, match=r"has no level \['d2'\]"):
+        store.read("a.mp4", [0], levels=["d2"])
+    with pytest.raises(StoreError, match=r"nosuch: not in"):
+        store.read("nosuch", [0])
+
+
+def test_info_says_what_a_paper_has_to_say(store_path: Path) -> None:
+    info = json.loads(json.dumps(open_store(store_path).info()))
+    assert info["teacher"] == {"kind": "hd2s", "weights": "abc"}
+    assert info["temporal"]["window"] == 16
+    assert info["levels"]["final"]["grid"] == [24, 32]
+    assert info["bytes"] == sum(level["bytes"] for level in info["levels"].values()) > 10_000
+    assert info["frames_with_maps"] == sum(LENGTHS.values())
+    assert info["fidelity"]["budget"] == 2e-4

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.store_tools import describe, write_store
@@ -47,7 +48,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             for place in range(VIDEOS)
         ]
-        levels = {name: LevelFile(10**8, 1) for name in ("final", "conspicuity_2")}
+        levels = {name: LevelFile(10**8, "0" * 64) for name in ("final", "conspicuity_2")}
         manifest = Manifest.of_rows(number, rows, 304 * VIDEOS, levels, ())
         writer.storage.write(manifest_path(number), manifest.to_json())
     return path
@@ -55,9 +56,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_quarter_of_a_million_videos_open_in_about_a_second_and_300_megabytes(wide: Path) -> None:
     root = Path(__file__).resolve().parents[1]
-    output = subprocess.run(
-        [sys.executable, "-c", OPEN, wide], cwd=root, capture_output=True, check=True
-    ).stdout
+    output = subprocess.run([sys.executable, "-c", OPEN, wide], cwd=root, capture_output=True, check=True).stdout
     videos, rows, seconds, megabytes, _ = json.loads(output)
     assert videos == SHARDS * VIDEOS
     assert rows == 300
@@ -75,3 +74,16 @@ def test_open_files_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             store.read(video, range(17))
     assert len(list(Path("/proc/self/fd").iterdir())) < 100
     assert len(store._open) == 4
+
+
+def test_decoded_chunks_have_a_bound_and_are_read_again_after_it(tmp_path: Path) -> None:
+    lengths = {f"{place:02}": 48 for place in range(3)}
+    write_store(tmp_path / "s", lengths)
+    chunk = 16 * 24 * 32
+    small, large = (open_store(tmp_path / "s", cache_bytes=limit) for limit in (2 * chunk, 100 * chunk))
+    for _ in range(2):
+        for video in large.videos:
+            one, other = (store.read(video, range(48))["final"] for store in (small, large))
+            np.testing.assert_array_equal(one, other)
+    assert small._decoded._bytes <= 2 * chunk
+    assert large._decoded._bytes == 9 * (chunk + chunk // 4)
