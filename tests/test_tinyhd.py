@@ -17,13 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tinyhd_pipe.stages.decoders import CONSPICUITY, DECODERS, adapters, pixel_shuffle
+from tinyhd_pipe.stages.decoders import DECODERS, adapters, pixel_shuffle
 from tinyhd_pipe.stages.layout import channels_last
 from tinyhd_pipe.stages.losses import kl_divergence
 from tinyhd_pipe.stages.mobilenet import InvertedResidual
 from tinyhd_pipe.stages.tinyhd import TinyHD, Topology, topology_from_state_dict
 from tinyhd_pipe.stages.weights import read_weights
 from tinyhd_pipe.store.errors import SettingError, WeightsError
+
+CONSPICUITY = ("conspicuity_2", "conspicuity_3", "conspicuity_4", "conspicuity_5")
+"""D1's maps in the order of the golden files, shallow to deep."""
 
 ORDERS = [order for count in (1, 2, 3) for order in permutations(DECODERS, count)]
 """Every set of decoders in every order."""
@@ -61,7 +64,7 @@ def published(shared: Path, letter: str) -> TinyHD:
 
 def as_clip(frames: np.ndarray[Any, Any], size: tuple[int, int]) -> Tensor:
     """Frames, uint8 (16, y, x, 3), as a network's input: ImageNet mean and deviation, then the size."""
-    mean, std = (np.float32(values) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
     pixels = torch.from_numpy((frames.astype(np.float32) / 255 - mean) / std).permute(0, 3, 1, 2)
     resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
     return resized.transpose(0, 1)[None].contiguous()
@@ -81,9 +84,7 @@ def lively(seed: int, **settings: Any) -> TinyHD:
                 if name.startswith("decoder."):
                     nn.init.normal_(parameter)
                 elif parameter.ndim == 1:
-                    nn.init.uniform_(parameter, 0.5, 1.5) if name.endswith("weight") else nn.init.normal_(
-                        parameter
-                    )
+                    nn.init.uniform_(parameter, 0.5, 1.5) if name.endswith("weight") else nn.init.normal_(parameter)
             for module in network.modules():
                 if isinstance(module, nn.BatchNorm3d):
                     module.momentum = 1.0
@@ -93,7 +94,8 @@ def lively(seed: int, **settings: Any) -> TinyHD:
 
 def answer(network: TinyHD, clip: Tensor) -> dict[str, Tensor]:
     with torch.inference_mode():
-        return network(clip)
+        maps: dict[str, Tensor] = network(clip)
+    return maps
 
 
 def greatest_difference(one: Tensor, other: Any) -> float:
@@ -109,9 +111,7 @@ def settings_of(decoders: tuple[str, ...], outputs: int) -> dict[str, Any]:
 @pytest.mark.shared
 @pytest.mark.parametrize("reduction", [1, 2, 4])
 @pytest.mark.parametrize(("letter", "outputs"), [("single", 1), ("multi", 16)])
-def test_every_key_and_shape_is_the_published_one(
-    shared: Path, reduction: int, letter: str, outputs: int
-) -> None:
+def test_every_key_and_shape_is_the_published_one(shared: Path, reduction: int, letter: str, outputs: int) -> None:
     listed = json.loads((shared / f"reference/tinyhd_{letter}_rc{reduction}_parameters.json").read_text())
     state = TinyHD(reduction=reduction, outputs=outputs).state_dict()
     assert [(name, list(tensor.shape)) for name, tensor in state.items()] == list(listed.items())
@@ -193,9 +193,7 @@ def test_every_set_of_decoders_answers_with_its_maps(decoders: tuple[str, ...], 
     logits = answer(network, noise(1, 1, 3, 16, 32, 64))
     d1 = dict.fromkeys(CONSPICUITY, chosen["d1_outputs"])
     expected = {
-        level: frames
-        for name in decoders
-        for level, frames in (d1 if name == "d1" else {name: outputs}).items()
+        level: frames for name in decoders for level, frames in (d1 if name == "d1" else {name: outputs}).items()
     }
     expected["final"] = outputs
     assert {level: maps.shape for level, maps in logits.items()} == {
@@ -285,21 +283,16 @@ def test_the_order_of_the_frames_matters() -> None:
 @pytest.mark.parametrize("outputs", [1, 16])
 @pytest.mark.parametrize("reduction", [1, 4])
 def test_channels_last_changes_the_layout_and_not_the_maps(reduction: int, outputs: int) -> None:
-    # In float64: the kernels differ.
-    network, clip = (
-        lively(8, reduction=reduction, outputs=outputs).double(),
-        noise(8, 1, 3, 16, 32, 64).double(),
-    )
+    network, clip = TinyHD(reduction=reduction, outputs=outputs).eval(), noise(8, 1, 3, 16, 64, 96)
     plain = answer(network, clip)
     last = answer(channels_last(network), clip.contiguous(memory_format=torch.channels_last_3d))
     for level, maps in plain.items():
-        torch.testing.assert_close(last[level], maps, atol=1e-6, rtol=0)
+        assert maps.std() > 1e-2, level
+        assert greatest_difference(last[level], maps) <= 1e-4 * float(maps.std()), level
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    batch=st.integers(1, 2), channels=st.integers(1, 3), frames=st.integers(1, 3), height=st.integers(1, 4)
-)
+@given(batch=st.integers(1, 2), channels=st.integers(1, 3), frames=st.integers(1, 3), height=st.integers(1, 4))
 def test_pixel_shuffle_is_torchs_frame_by_frame(batch: int, channels: int, frames: int, height: int) -> None:
     x = noise(height, batch, 4 * channels, frames, height, 3)
     for layout in (torch.contiguous_format, torch.channels_last_3d):
@@ -409,7 +402,7 @@ def test_initial_features_neither_vanish_nor_explode(outputs: int) -> None:
     logits = network(noise(9, 2, 3, 16, 64, 96))
     for level, maps in logits.items():
         assert 0.05 < maps.std() < 10, level
-    torch.stack([maps.square().mean() for maps in logits.values()]).sum().backward()
+    torch.stack([maps.square().mean() for maps in logits.values()]).sum().backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.parameters())
 
 
@@ -426,7 +419,7 @@ def test_a_reduced_network_learns_where_the_bright_square_is() -> None:
         optimiser.zero_grad()
         logits = network(clips)
         learned = (logits[level] for level in (*CONSPICUITY, "final"))
-        torch.stack([kl_divergence(square, maps) for maps in learned]).sum().backward()
+        torch.stack([kl_divergence(square, maps) for maps in learned]).sum().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     for level in (*CONSPICUITY, "final"):
         maps = logits[level].detach().sigmoid()
