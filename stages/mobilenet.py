@@ -58,7 +58,7 @@ class Pointwise(nn.Conv3d):
     """A 1x1x1 convolution without bias; a matrix product where channels are last in memory.
 
     torch sends 3D convolutions of single clips with few channels down a slow path that also undoes the
-    layout: a 4x reduced student takes 0.6 of the time with this.
+    layout: on a CPU, students with one output take 0.6 to 0.7 of the time with this.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
