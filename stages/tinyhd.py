@@ -235,9 +235,7 @@ def topology_from_state_dict(state: Mapping[str, Tensor]) -> Topology:
     deepest_kernel = _shape(state, "encoder.encoder.14.conv.1.0.weight")
     reduction = STEM // stem if stem else 0
     if reduction not in REDUCTIONS or len(deepest_kernel) != 5:
-        raise WeightsError(
-            f"weights of an encoder with {stem} channels at its stem: expected TinyHD's 32, 16 or 8"
-        )
+        raise WeightsError(f"weights of an encoder with {stem} channels at its stem: expected TinyHD's 32, 16 or 8")
     return Topology(_decoders(state, reduction), reduction, outputs=FRAMES if deepest_kernel[2] == 2 else 1)
 
 
@@ -252,15 +250,11 @@ def _decoders(state: Mapping[str, Tensor], reduction: int) -> tuple[str, ...]:
         name = next((name for name in left if tables[name][0].outputs == outputs), None)
         if name is None:
             expected = f"the beginning of {' or '.join(left)}" if left else "no further decoder"
-            raise WeightsError(
-                f"weights whose adapter {position} has {outputs} channels: expected {expected}"
-            )
+            raise WeightsError(f"weights whose adapter {position} has {outputs} channels: expected {expected}")
         found.append(name)
         position += len(tables[name])
     if not found:
-        raise WeightsError(
-            "weights without a decoder (aggregator.aggregate_adapter.0): expected a TinyHD network"
-        )
+        raise WeightsError("weights without a decoder (aggregator.aggregate_adapter.0): expected a TinyHD network")
     return tuple(found)
 
 
@@ -289,14 +283,8 @@ def _check_settings(
     if outputs not in OUTPUTS:
         raise SettingError(f"outputs {outputs}: expected 1 or {FRAMES}")
     if d1_outputs not in (1, outputs):
-        raise SettingError(
-            f"d1_outputs {d1_outputs}: expected 1, or {FRAMES} in a network with {FRAMES} outputs"
-        )
+        raise SettingError(f"d1_outputs {d1_outputs}: expected 1, or {FRAMES} in a network with {FRAMES} outputs")
     if outputs > 1 and tuple(decoders) == ("d1",) and d1_outputs == 1:
-        raise SettingError(
-            f"{outputs} outputs of d1 alone, which gives 1: use d1_outputs={outputs} or outputs=1"
-        )
+        raise SettingError(f"{outputs} outputs of d1 alone, which gives 1: use d1_outputs={outputs} or outputs=1")
     if fusion_order is not None and sorted(fusion_order) != sorted(decoders):
-        raise SettingError(
-            f"fusion_order {list(fusion_order)}: expected the decoders {list(decoders)} in some order"
-        )
+        raise SettingError(f"fusion_order {list(fusion_order)}: expected the decoders {list(decoders)} in some order")
