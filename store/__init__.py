@@ -1,8 +1,8 @@
 """Teacher maps on disk: a zarr v3 store that describes itself and that anyone can open.
 
-from tinyhd_pipe.store import open_store
-store = open_store("maps.zarr")
-store.read(store.videos[0], range(16, 32))
+    from tinyhd_pipe.store import open_store
+    store = open_store("maps.zarr")
+    store.read(store.videos[0], range(16, 32))
 
 Names are imported when they are first asked for, so that the command line's `--help` does not wait for zarr.
 """

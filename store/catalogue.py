@@ -1,8 +1,8 @@
 """Which videos a store holds and where: all shard manifests, as columns in memory.
 
-There is no central index that would have to be rewritten: the manifests are the index. Manifests are read
-once, when the store is opened (concurrently where the storage can), and cost about 400 bytes of memory a
-video.
+There is no central index that would have to be rewritten: the manifests are the index. They are read once,
+when the store is opened (concurrently where the storage can): 240,000 videos in 480 shards take half a second
+of one processor and 160 MB.
 """
 
 from collections.abc import Sequence

@@ -139,8 +139,7 @@ def array_metadata(shape: tuple[int, int, int], chunk_frames: int, scale: float,
 
 
 def pack_index(sizes: Sequence[int]) -> bytes:
-    """The index at the end of a shard file: offset and size of every chunk, uint64 little endian, and its
-    crc32c.
+    """The index at the end of a shard file: offset and size of every chunk, uint64, and its crc32c.
 
     Zarr v3 sharding codec:
     https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html

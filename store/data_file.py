@@ -56,9 +56,7 @@ def read_index(file: RangeReader, chunks: int) -> Index:
 
 
 def walk(file: RangeReader, chunks: int) -> Index:
-    """The same from the chunks themselves, each of which says how long it is; ends at the first that cannot
-    be right.
-    """
+    """The same from the chunks, each of which says how long it is, up to the first that cannot be right."""
     places: list[tuple[int, int]] = []
     start = 0
     while len(places) < chunks:

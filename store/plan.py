@@ -79,11 +79,14 @@ def plan_shards(
 ) -> ShardPlan:
     """Compare what should be in the store with what was planned and what is finished.
 
-    Arguments: sources: all videos of this dump, in any order. planned: shards by number as the plan files
-    have them. sealed: shards by number as their manifests have them. frames_per_shard: where one shard ends
-    and the next begins; a longer video has a shard to itself. retried: ids to make again although their
-    content is unchanged. prune: drop videos that are not among the sources. Otherwise they stay as they
-    are: a second folder dumped into the same store must not remove the first.
+    Arguments:
+        sources: all videos of this dump, in any order.
+        planned: shards by number as the plan files have them.
+        sealed: shards by number as their manifests have them.
+        frames_per_shard: where one shard ends and the next begins; a longer video has a shard to itself.
+        retried: ids to make again although their content is unchanged.
+        prune: drop videos that are not among the sources. Otherwise they stay as they are: a second folder
+            dumped into the same store must not remove the first.
 
     Raises `StoreError` where two sources share an id.
     """
@@ -137,8 +140,7 @@ def _new_tasks(
     again: frozenset[str],
     free: int,
 ) -> list[ShardTask]:
-    """Tasks with numbers from `free` on: one for each edited shard that keeps a member, one for each added
-    group.
+    """Tasks with numbers from `free` on: one for each edited shard that keeps a member and for each added group.
 
     Shards that keep none are replaced by the first task, whatever that makes, or by an empty one.
     """

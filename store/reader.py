@@ -74,9 +74,7 @@ def open_store(url: str | os.PathLike[str], *, cache_bytes: int = CACHE_BYTES) -
 
 
 class Store:
-    """Teacher maps of many videos. Cheap to make and to pickle; files are opened when they are first
-    needed.
-    """
+    """Teacher maps of many videos. Cheap to make and to pickle; files are opened when first needed."""
 
     def __init__(self, url: str, cache_bytes: int = CACHE_BYTES) -> None:
         self.url = url
@@ -131,9 +129,7 @@ class Store:
         return self.description.every
 
     def video(self, video_id: str) -> VideoRow:
-        """What is known of one video: frames, digest, size, rate, problem, failed frames. Its rows are
-        those of all runs.
-        """
+        """What is known of one video: frames, digest, size, rate, problem, failed frames, rows in all shards."""
         runs = self._runs(video_id)
         rows = [row for _, row in runs]
         return replace(
@@ -261,9 +257,7 @@ class Store:
                 yield span.place + chunk * length + start - span.row, codes[start:stop]
 
     def _chunks(self, manifest: Manifest, level: Level, first: int, last: int) -> Iterator[Codes]:
-        """Decoded adjacent chunks; those that are not remembered are read at once, from the first to the
-        last.
-        """
+        """Decoded adjacent chunks; those that are not remembered are read together."""
         keys = [(manifest.number, level.name, chunk) for chunk in range(first, last + 1)]
         known = [self._decoded.get(key) for key in keys]
         missing = [place for place, codes in enumerate(known) if codes is None]

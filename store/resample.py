@@ -12,9 +12,7 @@ from tinyhd_pipe.store.encoding import Floats
 
 
 def bilinear(maps: Floats, size: tuple[int, int]) -> Floats:
-    """Bring (frame, y, x) to `size` = (y, x); pixel centres are aligned, edges are repeated. float32
-    throughout.
-    """
+    """Bring float32 (frame, y, x) to `size` = (y, x); pixel centres are aligned, edges are repeated."""
     return _along_x(_along_y(maps, size[0]), size[1])
 
 

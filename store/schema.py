@@ -1,5 +1,4 @@
-"""What a store says about itself: levels and their encoding, the temporal contract, the teacher, the
-fidelity.
+"""What a store says about itself: levels, encoding, temporal contract, teacher, fidelity.
 
 All of it lies in the attributes of the root group, so a student takes nothing from the outside. Two dumps
 may share a store only if everything here but the measured figures and the provenance is equal: maps of two
@@ -109,9 +108,7 @@ class Description:
 
     @staticmethod
     def from_json(text: bytes, url: str) -> "Description":
-        """Read the root zarr.json. Raises `StoreError` where it is not a store of ours, damaged, or too
-        new.
-        """
+        """Read the root zarr.json. Raises `StoreError` where it is no store of ours, damaged, or too new."""
         try:
             plain = opened_json(text)
         except ValueError as error:
@@ -137,9 +134,7 @@ class Description:
         )
 
     def refuse_other(self, other: "Description", url: str) -> None:
-        """Raise `StoreError`, naming the first fact that differs, unless maps made as `other` says may join
-        this.
-        """
+        """Raise `StoreError`, naming the first fact that differs, where maps of `other` must not join."""
         mine, theirs = _identity(self), _identity(other)
         for fact in sorted(mine.keys() | theirs.keys()):
             if mine.get(fact) != theirs.get(fact):

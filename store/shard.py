@@ -27,15 +27,13 @@ from tinyhd_pipe.store.video_writer import LevelWriter, VideoWriter
 
 
 class ShardWriter:
-    """An open shard. The videos of `to_make` are written one after another, each by `video` or
-    `failed_video`.
-    """
+    """An open shard. Its videos are written in the task's order, each by `video` or `failed_video`."""
 
     def __init__(
         self, task: ShardTask, description: Description, levels: Sequence[LevelWriter], copier: Copier
     ) -> None:
         self.number = task.number
-        self.to_make = tuple(member for member in task.members if member.id not in task.copied)
+        self.to_make = task.to_make
         self.rows: list[VideoRow] = []
         self._task = task
         self._description = description
@@ -51,10 +49,10 @@ class ShardWriter:
     def video(
         self, video_id: str, *, height: int = 0, width: int = 0, rate: str = "", first_frame: int = 0
     ) -> Iterator[VideoWriter]:
-        """Write one video; leaving without having called `finish` is an error, as half a video must not be
-        read.
+        """Write one video, from its first frame to `finish`.
 
-        Raises `StoreError` where it is not the turn of this video.
+        Raises `StoreError` where it is not the turn of this video, and where the context is left without
+        `finish`: half a video must not be read.
         """
         self._copy_until_next()
         member = self._next_member()

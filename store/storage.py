@@ -31,9 +31,7 @@ class Storage(Protocol):
         """All bytes of a file. Raises `FileNotFoundError`."""
 
     def read_many(self, paths: Iterable[str]) -> Mapping[str, bytes]:
-        """All bytes of several files, concurrently where that is faster; those that are missing are left
-        out.
-        """
+        """All bytes of several files, concurrently where that is faster, without those that are missing."""
 
     def write(self, path: str, payload: bytes) -> None:
         """Replace a file as a whole."""

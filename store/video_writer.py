@@ -113,9 +113,7 @@ class VideoWriter:
         self._rows += count
 
     def mark_failed(self, frame: int) -> None:
-        """Say that an absolute frame has no valid map: the next one (it gets a row of filling), or an
-        earlier one.
-        """
+        """Say that an absolute frame has no valid map: an earlier one, or the next one, which gets filling."""
         if frame == self.next_frame:
             for writer in self._levels:
                 writer.repeat_last()
@@ -125,8 +123,7 @@ class VideoWriter:
         self._failed.add(frame)
 
     def finish(self, frames: int, problem: str | None = None) -> None:
-        """The video has ended after `frames` decoded frames; `problem` is one line of what was wrong with
-        it.
+        """The video has ended after `frames` decoded frames; `problem` says in one line what was wrong with it.
 
         Raises `StoreError` where maps are missing or left over.
         """

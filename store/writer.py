@@ -4,7 +4,7 @@ writer = create_or_open("maps.zarr", description)
 with writer.exclusive():
     for task in writer.plan(sources).todo:
         with writer.shard(task) as shard:
-            for member in shard.to_make:
+            for member in task.to_make:
                 with shard.video(member.id, height=360, width=640, rate="30/1") as video:
                     video.append({"final": logits})
                     video.finish(frames=len(logits))
@@ -86,10 +86,11 @@ class StoreWriter:
     ) -> ShardPlan:
         """Sweep what an earlier run left half-written, and say which shards are to be written.
 
-        Arguments: sources: all videos that should be in the store; those already there with the same digest
-        cost nothing. shard_bytes: size that a shard should have; a shard is what is written, retried and
-        copied as a whole. retry_problems: make those videos again that are listed with a problem. prune:
-        drop videos that are not among the sources.
+        Arguments:
+            sources: all videos that should be in the store; those already there cost nothing.
+            shard_bytes: size of a shard, which is written, retried and copied as a whole.
+            retry_problems: make those videos again that are listed with a problem.
+            prune: drop videos that are not among the sources.
 
         The plan is written down before it is returned. Call it inside `exclusive`.
         """
@@ -130,9 +131,7 @@ class StoreWriter:
 
 
 def sweep(storage: Storage, sealed: Mapping[int, ShardTask]) -> None:
-    """Remove what no reader looks at: files under a temporary name, unfinished shards, shards that were
-    replaced.
-    """
+    """Remove what no reader looks at: temporary files, unfinished shards, shards that were replaced."""
     numbers = shard_numbers(storage)
     manifests = storage.read_many(manifest_path(number) for number in numbers)
     replaced = {number for task in sealed.values() for number in task.replaces}

@@ -45,7 +45,7 @@ def sources_of(lengths: Mapping[str, int], changed: Mapping[str, str] | None = N
 def make_shard(writer: StoreWriter, task: ShardTask, lengths: Mapping[str, int]) -> list[str]:
     """Write one shard as a dump does, maps a few at a time; returns the ids that were made rather than copied."""
     with writer.shard(task) as shard:
-        for member in shard.to_make:
+        for member in task.to_make:
             frames = lengths[member.id]
             live = synthetic_logits(member.id + member.digest, frames)
             with shard.video(member.id, height=48, width=64, rate="25/1") as video:
