@@ -76,9 +76,7 @@ def student_train(
 
     Raises DataError when the store holds none of the videos, SettingError as `fit` does.
     """
-    with torch.random.fork_rng(devices=[]):  # first weights are a function of the seed alone
-        torch.manual_seed(recipe.seed)
-        module = TinyHD(**asdict(topology))
+    module = TinyHD(**asdict(topology), seed=recipe.seed)
     scaling = scaling_for("tinyhd", size)
     videos = stored_videos(store, sources, annotated)
     learned, left_out = _leave_out_of_both(videos, validation_share)
