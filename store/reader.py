@@ -34,7 +34,7 @@ from tinyhd_pipe.store.encoding import (
 from tinyhd_pipe.store.errors import StoreError
 from tinyhd_pipe.store.manifest import Manifest, VideoRow
 from tinyhd_pipe.store.resample import bilinear
-from tinyhd_pipe.store.schema import ROOT, Description, Level
+from tinyhd_pipe.store.schema import Description, Level, read_description
 from tinyhd_pipe.store.storage import Storage, open_storage
 
 OPEN_FILES = 128
@@ -99,11 +99,10 @@ class Store:
     @cached_property
     def description(self) -> Description:
         """What the store says about itself."""
-        try:
-            text = self.storage.read(ROOT)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise StoreError(f"{self.url}: no store there: make one with 'tinyhd-pipe teacher-dump'") from error
-        return Description.from_json(text, self.url)
+        description = read_description(self.storage)
+        if description is None:
+            raise StoreError(f"{self.url}: no store there: make one with 'tinyhd-pipe teacher-dump'")
+        return description
 
     @cached_property
     def _catalogue(self) -> Catalogue:

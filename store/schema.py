@@ -14,6 +14,7 @@ from tinyhd_pipe.store.documents import opened_json, sealed_json
 from tinyhd_pipe.store.encoding import CHUNK_FRAMES as CHUNK_FRAMES
 from tinyhd_pipe.store.encoding import DEFAULT_BUDGET, offset_of_step, step_of_budget
 from tinyhd_pipe.store.errors import StoreError
+from tinyhd_pipe.store.storage import Storage
 
 SCHEMA = 1
 ROOT = "zarr.json"
@@ -142,6 +143,20 @@ class Description:
                     f"{url}: made with {fact} = {_short(mine.get(fact))}, not {_short(theirs.get(fact))}: "
                     "maps of the two must not mix, use another --store"
                 )
+
+
+def read_description(storage: Storage) -> Description | None:
+    """What the store there says about itself; None where there is none.
+
+    Raises `StoreError` where it cannot be read, is damaged, or is something else.
+    """
+    try:
+        text = storage.read(ROOT)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreError(f"{storage.url}: cannot be read: {error.strerror or error}: check path and rights") from error
+    return Description.from_json(text, storage.url)
 
 
 def _level_to_plain(level: Level) -> dict[str, Any]:

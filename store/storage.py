@@ -251,8 +251,6 @@ def _failures(path: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
         advice = "free some and run again" if error.errno == errno.ENOSPC else "mend that and run again"
         reason = error.strerror or str(error)
         raise StoreError(f"{path}: cannot be written: {reason}: {advice}; what is finished is kept") from error

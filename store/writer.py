@@ -22,6 +22,7 @@ from tinyhd_pipe.store.manifest import GROUP, SHARDS, SHARDS_GROUP, manifest_pat
 from tinyhd_pipe.store.plan import ShardPlan, ShardTask, Source, plan_shards
 from tinyhd_pipe.store.plan_files import read_plans, read_sealed, sealed_task, write_plan
 from tinyhd_pipe.store.schema import ROOT, Description
+from tinyhd_pipe.store.schema import read_description as _read_description
 from tinyhd_pipe.store.shard import ShardWriter, write_shard
 from tinyhd_pipe.store.storage import PARTIAL, Storage, open_storage
 
@@ -31,11 +32,7 @@ _BYTES_A_PIXEL = 0.3  # measured on real maps at the default fidelity
 
 def read_description(url: str | os.PathLike[str]) -> Description | None:
     """What an existing store says about itself, or None where there is none yet."""
-    try:
-        text = open_storage(url).read(ROOT)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return Description.from_json(text, os.fspath(url))
+    return _read_description(open_storage(url))
 
 
 def create_or_open(url: str | os.PathLike[str], description: Description) -> "StoreWriter":

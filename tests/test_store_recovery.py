@@ -197,6 +197,12 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         write_store(tmp_path / "file/s", LENGTHS)
 
 
+def test_a_root_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "s/zarr.json").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"cannot be read: Is a directory: check path and rights"):
+        open_store(tmp_path / "s")
+
+
 def test_a_writer_and_its_tasks_can_be_sent_to_workers(tmp_path: Path) -> None:
     writer = create_or_open(tmp_path / "s", describe())
     plan = writer.plan(sources_of(LENGTHS), shard_bytes=SMALL)
