@@ -39,7 +39,8 @@ def synthetic_logits(
 
 def sources_of(lengths: Mapping[str, int], changed: Mapping[str, str] | None = None) -> list[Source]:
     """Videos of these lengths; `changed` gives some another content."""
-    return [Source(video_id, (changed or {}).get(video_id, f"digest of {video_id}"), n) for video_id, n in lengths.items()]
+    digests = {video_id: f"digest of {video_id}" for video_id in lengths} | dict(changed or {})
+    return [Source(video_id, digests[video_id], frames) for video_id, frames in lengths.items()]
 
 
 def make_shard(writer: StoreWriter, task: ShardTask, lengths: Mapping[str, int]) -> list[str]:

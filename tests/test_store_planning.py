@@ -28,9 +28,7 @@ SMALL = 5_000  # bytes: about one or two of these videos a shard
 
 def bare(tasks: dict[int, ShardTask]) -> dict[int, ShardTask]:
     """Tasks as a file gives them back: without what is derived."""
-    return {
-        number: ShardTask(number, task.members, task.replaces, task.remade) for number, task in tasks.items()
-    }
+    return {number: ShardTask(number, task.members, task.replaces, task.remade) for number, task in tasks.items()}
 
 
 SOURCES = st.dictionaries(st.sampled_from("abcdefgh"), st.tuples(st.sampled_from("xy"), st.integers(0, 30)))
