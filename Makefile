@@ -6,21 +6,26 @@ BIN    := $(VENV)/bin
 
 .PHONY: run test lint clean
 
-# Everything in one virtual environment, pinned by constraints.txt; made again when either file changes.
-$(VENV)/installed: pyproject.toml constraints.txt
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+
+# One virtual environment, pinned by constraints.txt; brought up to date when either file changes.
+$(VENV)/bin/dvc: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,dvc]'
+	$(PIP) --editable '.[dvc]'
 	touch $@
 
-run: $(VENV)/installed
-	@PATH="$(CURDIR)/$(BIN):$$PATH" DVC_NO_ANALYTICS=1 $(BIN)/dvc repro
+$(VENV)/bin/pytest: $(VENV)/bin/dvc
+	$(PIP) --editable '.[dev,dvc]'
+	touch $@
 
-test: $(VENV)/installed
+run: $(VENV)/bin/dvc
+	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
+
+test: $(VENV)/bin/pytest
 	$(BIN)/python -m pytest
 
 # mypy finds the three folders under their import name through links, as an installed package would.
-lint: $(VENV)/installed
+lint: $(VENV)/bin/pytest
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	mkdir -p build/types/tinyhd_pipe

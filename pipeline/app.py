@@ -3,11 +3,12 @@
 Exit codes: 0 done, 1 failed, 2 a wrong command or setting, 130 interrupted with everything finished so far kept.
 """
 
+import os
 import sys
 
 import typer
 
-from tinyhd_pipe.pipeline import commands
+from tinyhd_pipe.pipeline import bench_commands, commands, store_commands
 from tinyhd_pipe.store.errors import SettingError, TinyHDError
 
 app = typer.Typer(
@@ -23,10 +24,14 @@ app.command("teacher-dump")(commands.teacher_dump)
 app.command("student-train")(commands.student_train)
 app.command("evaluate")(commands.evaluate)
 app.command("params")(commands.show_params)
+app.add_typer(store_commands.app, name="store")
+app.add_typer(bench_commands.app, name="bench")
 
 
 def main() -> None:
     """Run the command line; the only place where an exception becomes a line and an exit code."""
+    # Waiting threads of torch would otherwise spin and take the cores from those that decode.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(sys.argv[1:] or ["--help"]))
 
 

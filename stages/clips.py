@@ -166,19 +166,13 @@ def training_clip(
             f"frames={frames}, every={every}, target_lag={target_lag}, outputs={outputs}: "
             f"expected frames and every >= 1, target_lag >= 0 and outputs 1 or {window}"
         )
-    back = (
-        np.zeros(1, np.int64)
-        if outputs == 1
-        else np.arange(window - 1, -1, -1, dtype=np.int64)[-1::-every][::-1]
-    )
+    back = np.zeros(1, np.int64) if outputs == 1 else np.arange(window - 1, -1, -1, dtype=np.int64)[-1::-every][::-1]
     ends = np.arange(frames, dtype=np.int64)
     ends = ends[np.maximum(ends - target_lag, 0) % every == 0]
     if usable is not None:
         ends = ends[usable[np.maximum(ends[:, None] - target_lag - back, 0)].all(axis=1)]
     if ends.size == 0:
-        raise DataError(
-            f"no clip of this video of {frames} frames has all its target maps: leave the video out"
-        )
+        raise DataError(f"no clip of this video of {frames} frames has all its target maps: leave the video out")
     inside = ends[ends >= max(window - 1, target_lag + int(back[0]))]
     if inside.size == 0:
         inside = ends if outputs == 1 else ends[-1:]

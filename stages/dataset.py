@@ -2,11 +2,13 @@
 
 A sample is a function of (seed, epoch, index) and of nothing else, so a run that was killed goes on with the very
 samples it would have drawn, and any number of loader processes give the same ones. Frames are decoded when a sample
-is drawn, from the nearest key frame; nothing is kept between samples.
+is drawn, from the nearest key frame; the videos of a small set are kept in memory instead, once decoded, because many
+short Python calls in a loader thread would hold up the thread that trains.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import cast
 
 import numpy as np
@@ -78,6 +80,37 @@ class Sampling:
     """Clips of unlabelled videos in an epoch for each clip of a labelled one."""
 
 
+KEPT_BYTES = 1 << 30
+"""Decoded frames that are kept in memory; videos beyond it are decoded anew for every sample."""
+
+
+class FrameReader:
+    """Frames of videos at random: from memory for as many whole videos as `kept_bytes` hold, else from their files."""
+
+    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+        self._left = kept_bytes
+        self._kept: dict[str, NDArray[np.uint8]] = {}
+        self._lock = Lock()
+
+    def read(self, video: TrainingVideo, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """uint8 (frame, y, x, 3), as decoded. Raises VideoError for a frame that does not decode."""
+        key = str(video.source.path)
+        if key not in self._kept:
+            pictures = read_frames(video.source, frames)
+            self._keep(key, video, pictures[0].nbytes)
+            return pictures
+        return self._kept[key][frames]
+
+    def _keep(self, key: str, video: TrainingVideo, bytes_a_frame: int) -> None:
+        if video.usable is not None and not video.usable.all():  # frames may be missing: ask for them one by one
+            return
+        with self._lock:
+            if key in self._kept or bytes_a_frame * video.frames > self._left:
+                return
+            self._left -= bytes_a_frame * video.frames
+        self._kept[key] = read_frames(video.source, np.arange(video.frames))
+
+
 class ClipDataset:
     """Random clips; items are asked for by (epoch, index), and index modulo the number of videos is the video."""
 
@@ -93,6 +126,7 @@ class ClipDataset:
         self.scaling = scaling
         self.sampling = sampling
         self.store = store
+        self.frames = FrameReader()
 
     def epoch_keys(self, epoch: int, clips_per_video: int) -> list[tuple[int, int]]:
         """The items of one epoch in the order in which they are visited.
@@ -124,7 +158,7 @@ class ClipDataset:
             usable=video.usable,
         )
         flip = self.sampling.flip and bool(rng.random() < 0.5)
-        return load_sample(video, clip, scaling=self.scaling, store=self.store, flip=flip)
+        return load_sample(video, clip, self.frames, scaling=self.scaling, store=self.store, flip=flip)
 
 
 def _taken_in_turn(positions: Sequence[int], wanted: int, rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -137,11 +171,11 @@ def _taken_in_turn(positions: Sequence[int], wanted: int, rng: np.random.Generat
 
 
 def load_sample(
-    video: TrainingVideo, clip: Clip, *, scaling: Scaling, store: Store | None, flip: bool = False
+    video: TrainingVideo, clip: Clip, reader: FrameReader, *, scaling: Scaling, store: Store | None, flip: bool = False
 ) -> Batch:
     """Read the frames and the maps of one clip, as a batch of one; `flip` mirrors all of them left to right."""
     frames, where = np.unique(clip.frames, return_inverse=True)
-    pixels = scaling.prepare(read_frames(video.source, frames))[:, where]  # (3, T, H, W)
+    pixels = scaling.prepare(reader.read(video, frames))[:, where]  # (3, T, H, W)
     maps: dict[str, Tensor] = {}
     if store is not None and video.stored_as is not None:
         read = store.read(video.stored_as, clip.targets, size=scaling.size)

@@ -124,9 +124,7 @@ def _by_number(folder: Path, named: Iterable[tuple[str, Item]]) -> dict[int, Ite
             continue
         number = int(stem)
         if number in found:
-            raise DataError(
-                f"{folder}: {found[number][0]} and {name} are both number {number}; keep one of them"
-            )
+            raise DataError(f"{folder}: {found[number][0]} and {name} are both number {number}; keep one of them")
         found[number] = (name, item)
     return {number: item for number, (_, item) in found.items()}
 

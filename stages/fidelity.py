@@ -19,7 +19,7 @@ from torch import Tensor
 from tinyhd_pipe.stages.losses import kl_divergence
 from tinyhd_pipe.stages.networks import Size
 from tinyhd_pipe.store.codec import encode_chunk
-from tinyhd_pipe.store.encoding import offset_of_step, quantise
+from tinyhd_pipe.store.encoding import SMALLEST_STEP, offset_of_step, quantise
 from tinyhd_pipe.store.errors import SettingError
 from tinyhd_pipe.store.schema import CHUNK_FRAMES, Level
 
@@ -102,6 +102,8 @@ def _at_grid(
     """The coarsest step on this grid whose measured cost keeps the budget; None where 8 bits do not reach."""
     for _ in range(6):
         step = math.sqrt(left / ROUNDING)
+        if step < SMALLEST_STEP:  # 256 codes would no longer span what other videos may need
+            return None
         level = Level(name, grid, scale=step, offset=offset_of_step(step))
         codes = quantise(small.numpy(), level.scale, level.offset)
         stored = torch.from_numpy(codes.astype(np.float32) * np.float32(level.scale) + np.float32(level.offset))

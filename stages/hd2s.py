@@ -108,9 +108,7 @@ class Decoder(nn.Module):
             counts[-1],
         ]
         self.names = [f"deconvlayer{level}_{step}" for step in range(len(counts), 0, -1)]
-        for name, inputs, outputs, repeats in zip(
-            self.names, channels, channels[1:], separable, strict=False
-        ):
+        for name, inputs, outputs, repeats in zip(self.names, channels, channels[1:], separable, strict=False):
             self.add_module(name, _decoder_layer(inputs, outputs, repeats))
         self.projection = f"last_conv{level}"
         self.add_module(self.projection, nn.Conv2d(counts[-1], 1, 1))
@@ -178,9 +176,7 @@ class HD2S(nn.Module):
 
         Raises SettingError for a clip of another shape.
         """
-        logits = {
-            level: self._decoder(level).project(upsample(x)) for level, x in self._decoded(clip).items()
-        }
+        logits = {level: self._decoder(level).project(upsample(x)) for level, x in self._decoded(clip).items()}
         return _named(logits) | {"final": self._fused(logits)}
 
     def native_logits(self, clip: Tensor) -> dict[str, Tensor]:

@@ -192,9 +192,7 @@ def _blink(rng: np.random.Generator, frames: int) -> NDArray[np.bool_]:
     return np.asarray((np.arange(frames) // rng.integers(4, 7)) % 2 == 1)
 
 
-def _walk(
-    rng: np.random.Generator, place: Floats, radius: float, frames: int, size: tuple[int, int]
-) -> Floats:
+def _walk(rng: np.random.Generator, place: Floats, radius: float, frames: int, size: tuple[int, int]) -> Floats:
     """A path (frame, 2) from `place` on, at an even speed, in a slow curve, off the borders of the frame."""
     speed = rng.uniform(0.7, 1.3) * size[0] / REFERENCE_HEIGHT
     heading, curve = rng.uniform(0.0, 2 * np.pi), rng.uniform(-0.06, 0.06)
@@ -330,9 +328,7 @@ def _check_settings(counts: tuple[int, int, int], frames: int, size: tuple[int, 
     if min(counts) < 0 or not any(counts):
         raise SettingError(f"clips {counts}: expected at least one, and no negative number of them")
     if frames < FEWEST_FRAMES:
-        raise SettingError(
-            f"frames {frames}: expected at least {FEWEST_FRAMES}, so that a second object moves"
-        )
+        raise SettingError(f"frames {frames}: expected at least {FEWEST_FRAMES}, so that a second object moves")
     if min(size) < SMALLEST_SIDE:
         raise SettingError(f"size {size[0]}x{size[1]}: expected at least {SMALLEST_SIDE} pixels each way")
     if seed < 0:

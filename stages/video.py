@@ -98,9 +98,7 @@ def _encode(path: Path, frames: Iterable[npt.NDArray[np.uint8]], fps: float) -> 
         count = 0
         for picture in chain([first], frames):
             if picture.shape != first.shape:
-                raise VideoError(
-                    f"{path}: frame {count} is {picture.shape}; expected {first.shape} as before"
-                )
+                raise VideoError(f"{path}: frame {count} is {picture.shape}; expected {first.shape} as before")
             frame = to_yuv.reformat(
                 av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"),
                 format=context.pix_fmt,

@@ -83,9 +83,7 @@ def index_frames(source: VideoSource) -> FrameIndex:
     )
 
 
-def read_frames(
-    source: VideoSource, frames: npt.NDArray[np.integer], *, index: FrameIndex | None = None
-) -> Picture:
+def read_frames(source: VideoSource, frames: npt.NDArray[np.integer], *, index: FrameIndex | None = None) -> Picture:
     """Frames of a video by their absolute numbers, bit for bit as `decode` gives them.
 
     Args:
@@ -114,9 +112,7 @@ def read_frames(
 def _check_range(source: VideoSource, numbers: Sequence[int], frames: int) -> None:
     for number in (numbers[0], numbers[-1]):
         if not 0 <= number < frames:
-            raise VideoError(
-                f"{source.path}: no frame {number}; expected 0 to {frames - 1}, as many as decode"
-            )
+            raise VideoError(f"{source.path}: no frame {number}; expected 0 to {frames - 1}, as many as decode")
 
 
 def _of_folder(source: VideoSource, numbers: Sequence[int]) -> list[Picture]:

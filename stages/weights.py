@@ -61,9 +61,7 @@ def read_weights(path: str | Path) -> Weights:
     elif content.startswith((b"PK\x03\x04", b"\x80")):
         state, facts = _state_dict(path, _unpickled(path, content)), {}
     else:
-        raise WeightsError(
-            f"{path}: not a weights file; expected a torch checkpoint (.pth, .pt) or .safetensors"
-        )
+        raise WeightsError(f"{path}: not a weights file; expected a torch checkpoint (.pth, .pt) or .safetensors")
     if not state:
         raise WeightsError(f"{path}: holds no tensors; expected a network's state dict")
     return Weights(state, facts, hashlib.sha256(content).hexdigest())
@@ -82,8 +80,7 @@ def write_weights(path: str | Path, state: Mapping[str, Tensor], facts: Mapping[
     metadata = {"facts": json.dumps(dict(facts), sort_keys=True, allow_nan=False)}
     # A copy each: safetensors refuses tensors that share memory, and means row-major order.
     tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in state.items()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
     }
     content = format_safetensors(tensors, metadata)
     partial = path.with_name(path.name + ".partial")
@@ -148,9 +145,7 @@ def _safetensors(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[st
         metadata = json.loads(content[8 : 8 + header_bytes]).get("__metadata__", {})
         facts = json.loads(metadata.get("facts", "{}"))
     except (SafetensorError, ValueError) as error:
-        raise WeightsError(
-            f"{path}: damaged or cut short ({_line(error)}); download or write it again"
-        ) from error
+        raise WeightsError(f"{path}: damaged or cut short ({_line(error)}); download or write it again") from error
     if not isinstance(facts, dict):
         raise WeightsError(f"{path}: its facts are not a JSON object; was it written by another tool?")
     return state, facts
@@ -164,16 +159,12 @@ def _unpickled(path: Path, content: bytes) -> Any:
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         if wanted is None:
-            raise WeightsError(
-                f"{path}: not a weights file, or damaged; download or write it again"
-            ) from error
+            raise WeightsError(f"{path}: not a weights file, or damaged; download or write it again") from error
         raise WeightsError(
             f"{path}: refused, since reading it would run {wanted[1]}; save its state dict alone and use that"
         ) from error
     except Exception as error:  # whatever torch's parsers raise: RuntimeError, EOFError, KeyError, ...
-        raise WeightsError(
-            f"{path}: damaged or cut short ({_line(error)}); download or write it again"
-        ) from error
+        raise WeightsError(f"{path}: damaged or cut short ({_line(error)}); download or write it again") from error
 
 
 def _state_dict(path: Path, checkpoint: Any) -> dict[str, Tensor]:
@@ -185,9 +176,7 @@ def _state_dict(path: Path, checkpoint: Any) -> dict[str, Tensor]:
         state = next((tensors for tensors in inside if tensors), {})
     if not state:
         found = ", ".join(sorted(map(str, checkpoint))[:5]) or "nothing"
-        raise WeightsError(
-            f"{path}: holds no tensors (found: {found}); expected one of {', '.join(STATE_KEYS)}"
-        )
+        raise WeightsError(f"{path}: holds no tensors (found: {found}); expected one of {', '.join(STATE_KEYS)}")
     if all(name.startswith("module.") for name in state):
         return {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return state

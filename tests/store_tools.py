@@ -22,9 +22,7 @@ def describe(*, every: int = 1, weights: str = "abc", levels: Mapping[str, tuple
     )
 
 
-def synthetic_logits(
-    video_id: str, frames: int, levels: Mapping[str, tuple[int, int]] = LEVELS
-) -> dict[str, Floats]:
+def synthetic_logits(video_id: str, frames: int, levels: Mapping[str, tuple[int, int]] = LEVELS) -> dict[str, Floats]:
     """A blob that wanders over a noisy background: float32 (frame, y, x) for each level, a function of the id."""
     rng = np.random.default_rng(zlib.crc32(video_id.encode()))
     y0, x0, speed = rng.random(3)

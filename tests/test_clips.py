@@ -149,9 +149,7 @@ def test_targets_of_a_training_clip_were_dumped_and_meet_the_output_of_their_fra
 
 
 @given(st.integers(50, 200), steps, st.sampled_from([1, 16]), st.integers(0, 3), st.integers(0, 2**32 - 1))
-def test_clips_of_long_videos_are_not_padded(
-    frames: int, every: int, outputs: int, lag: int, seed: int
-) -> None:
+def test_clips_of_long_videos_are_not_padded(frames: int, every: int, outputs: int, lag: int, seed: int) -> None:
     clip = clip_of(frames, outputs, seed, every=every, target_lag=lag)
     assert (np.diff(clip.frames) == 1).all()
     assert (np.diff(clip.targets) == every).all() or outputs == 1

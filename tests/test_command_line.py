@@ -102,9 +102,12 @@ _HELP = "from tinyhd_pipe.pipeline.app import run; run(['--help'])"
 def test_every_command_has_an_example_that_can_be_copied() -> None:
     from tinyhd_pipe.pipeline.app import app
 
-    for command in app.registered_commands:
-        assert command.callback is not None
-        assert f"tinyhd-pipe {command.name}" in (command.callback.__doc__ or "")
+    groups = [("", app), *((f"{group.name} ", group.typer_instance) for group in app.registered_groups)]
+    for prefix, group in groups:
+        assert group is not None
+        for command in group.registered_commands:
+            assert command.callback is not None
+            assert f"tinyhd-pipe {prefix}{command.name}" in (command.callback.__doc__ or "")
 
 
 def test_params_prints_every_setting_and_reads_its_own_output(
@@ -128,3 +131,30 @@ def test_a_dump_and_a_training_give_json(
     result = json.loads(capsys.readouterr().out)
     assert result["frames"] == 20
     assert list(result["problems"]) == ["text.mp4"]
+
+
+def test_a_store_says_what_it_is_and_a_flipped_bit_is_found(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    assert run(["store", "info", "dots.zarr", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["videos"], facts["frames_with_maps"]) == (2, 48)
+    assert run(["store", "verify", "dots.zarr"]) == 0
+    (data,) = Path("dots.zarr").glob("shards/*/final/c/0/0/0")
+    sound = data.read_bytes()
+    data.write_bytes(bytes([sound[0] ^ 1]) + sound[1:])
+    assert run(["store", "verify", "dots.zarr"]) == 1
+    assert "001" in capsys.readouterr().err
+    data.write_bytes(sound)
+
+
+def test_layouts_and_precisions_are_compared_on_equal_maps(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    bench = "bench predict --weights hd2s.safetensors --kind hd2s --video videos/good.mp4 --json"
+    assert run(bench.split()) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert [variant["ratio"] > 0 for variant in measured["variants"]] == [True] * 3
+    assert measured["variants"][0]["kl"] < 1e-6

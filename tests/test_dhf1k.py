@@ -136,9 +136,7 @@ def test_mat_fixations_stand_in_where_the_png_is_missing(root: Path) -> None:
     folder = root / "annotation/0001/fixation"
     (folder / "maps").mkdir()
     for frame in range(6):
-        savemat(
-            folder / "maps" / f"{frame + 1:04d}.MAT", {"I": (picture_of(frame + 20) > 0).astype(np.uint8)}
-        )
+        savemat(folder / "maps" / f"{frame + 1:04d}.MAT", {"I": (picture_of(frame + 20) > 0).astype(np.uint8)})
     (folder / "0002.png").unlink()
     video = only(root)
     assert list(video.fixations) == [0, 1, 2, 3, 4, 5]
@@ -239,9 +237,7 @@ def test_broken_files_are_named_in_one_line(root: Path) -> None:
         (folder / f"fixation/000{number}.png").unlink()
     (folder / "fixation/maps/0001.mat").write_bytes(b"no matrix")
     savemat(folder / "fixation/maps/0002.mat", {"J": np.ones(SIZE)})
-    (folder / "fixation/maps/0003.mat").write_bytes(
-        b"MATLAB 7.3 MAT-file" + b" " * 105 + b"\x00\x02IM" + b"\x89HDF"
-    )
+    (folder / "fixation/maps/0003.mat").write_bytes(b"MATLAB 7.3 MAT-file" + b" " * 105 + b"\x00\x02IM" + b"\x89HDF")
     video = only(root)
     for frame in (0, 1):
         with pytest.raises(DataError, match=rf"maps/000{frame + 1}.png: cannot be read as a picture"):

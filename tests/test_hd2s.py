@@ -233,9 +233,7 @@ def test_weights_of_another_network_are_refused_in_one_line(spoil, named) -> Non
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    "shape", [(3, 16, 64, 64), (1, 3, 8, 64, 64), (1, 1, 16, 64, 64), (1, 3, 16, 64, 60)]
-)
+@pytest.mark.parametrize("shape", [(3, 16, 64, 64), (1, 3, 8, 64, 64), (1, 1, 16, 64, 64), (1, 3, 16, 64, 60)])
 def test_a_clip_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(SettingError, match="multiples of 32"):
         HD2S(width=SMALLEST).eval()(torch.zeros(shape))
@@ -247,9 +245,7 @@ def test_the_clips_of_a_batch_do_not_touch_each_other() -> None:
         together = network(clips)
         apart = [network(clip[None]) for clip in clips]
     for level in LEVELS:
-        torch.testing.assert_close(
-            together[level], torch.cat([maps[level] for maps in apart]), rtol=0, atol=2e-3
-        )
+        torch.testing.assert_close(together[level], torch.cat([maps[level] for maps in apart]), rtol=0, atol=2e-3)
 
 
 def test_the_order_of_the_frames_matters() -> None:
@@ -327,9 +323,7 @@ def test_a_reduced_network_learns_where_the_bright_square_is() -> None:
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
     for _ in range(20):
         optimiser.zero_grad()
-        loss = -torch.stack(
-            [(where * share(maps).log()).sum((1, 2)).mean() for maps in network(clips).values()]
-        )
+        loss = -torch.stack([(where * share(maps).log()).sum((1, 2)).mean() for maps in network(clips).values()])
         loss.sum().backward()
         optimiser.step()
     with torch.no_grad():  # in training mode: twenty steps are too few for the running statistics to settle

@@ -138,9 +138,7 @@ def test_auc_judd_equals_a_loop_over_thresholds(levels: int, count: int) -> None
     for seed in range(10):
         prediction = np.floor(some_map(seed) * levels) / levels
         fixations = some_fixations(seed, count)
-        assert auc_judd(prediction, fixations, None) == pytest.approx(
-            judd_by_hand(prediction, fixations), abs=1e-12
-        )
+        assert auc_judd(prediction, fixations, None) == pytest.approx(judd_by_hand(prediction, fixations), abs=1e-12)
 
 
 def shuffled_by_hand(prediction: Map, fixations: Mask, other: Mask) -> float:
@@ -158,9 +156,7 @@ def test_auc_shuffled_equals_its_definition_when_all_negatives_are_drawn() -> No
     for seed in range(10):
         prediction, fixations, other = some_map(seed), some_fixations(seed, 20), some_fixations(seed + 50, 7)
         expected = shuffled_by_hand(prediction, fixations, other)
-        assert auc_shuffled(prediction, fixations, other, rng(), splits=3) == pytest.approx(
-            expected, abs=1e-12
-        )
+        assert auc_shuffled(prediction, fixations, other, rng(), splits=3) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_centre_earns_nothing_from_auc_shuffled_when_everyone_looks_there() -> None:
@@ -169,9 +165,7 @@ def test_the_centre_earns_nothing_from_auc_shuffled_when_everyone_looks_there() 
     draws = [rng(seed).choice(likely.size, 30, p=likely / likely.sum()) for seed in range(400)]
     masks = [np.isin(np.arange(likely.size), draw).reshape(SIZE) for draw in draws]
     pairs = list(zip(masks[::2], masks[1::2], strict=True))
-    assert np.mean([auc_shuffled(centre, one, two, rng()) for one, two in pairs]) == pytest.approx(
-        0.5, abs=0.02
-    )
+    assert np.mean([auc_shuffled(centre, one, two, rng()) for one, two in pairs]) == pytest.approx(0.5, abs=0.02)
     assert np.mean([auc_judd(centre, one, rng()) for one, _ in pairs]) > 0.7
 
 
@@ -189,9 +183,7 @@ def test_a_perfect_prediction_has_the_best_score_of_every_metric() -> None:
 def test_no_metric_depends_on_the_scale_of_the_prediction() -> None:
     prediction, density, fixations, other = some_map(1), some_map(2), some_fixations(3), some_fixations(4)
     for metric in (cc, sim, kld):
-        assert metric(prediction * 3e-3, density * 200) == pytest.approx(
-            metric(prediction, density), abs=1e-9
-        )
+        assert metric(prediction * 3e-3, density * 200) == pytest.approx(metric(prediction, density), abs=1e-9)
     assert nss(prediction * 7 + 2, fixations) == pytest.approx(nss(prediction, fixations))
     assert auc_judd(prediction * 7, fixations, None) == auc_judd(prediction, fixations, None)
     assert auc_shuffled(prediction * 7, fixations, other, rng()) == pytest.approx(
@@ -213,12 +205,9 @@ def test_the_jitter_breaks_ties_and_reorders_nothing_else() -> None:
 def test_auc_shuffled_draws_as_many_negatives_as_there_are_fixations() -> None:
     prediction, fixated, other = np.array([[0.5, 0.0, 1.0]]), np.array([[1, 0, 0]]), np.array([[0, 1, 1]])
     single_draws = {
-        auc_shuffled(prediction, fixated.astype(bool), other.astype(bool), rng(seed), splits=1)
-        for seed in range(20)
+        auc_shuffled(prediction, fixated.astype(bool), other.astype(bool), rng(seed), splits=1) for seed in range(20)
     }
-    assert single_draws == {1.0, 0.0}, (
-        "one fixation: either the low pixel is drawn or the high one, never both"
-    )
+    assert single_draws == {1.0, 0.0}, "one fixation: either the low pixel is drawn or the high one, never both"
 
 
 FLAT = np.full(SIZE, 0.3)
@@ -234,12 +223,8 @@ WITHOUT_VALUE: dict[str, Callable[[], float]] = {
     "auc_judd where everything is fixated": lambda: auc_judd(some_map(), ~NOBODY, rng()),
     "auc_judd of a flat prediction without jitter": lambda: auc_judd(FLAT, some_fixations(), None),
     "auc_shuffled where nobody looked": lambda: auc_shuffled(some_map(), NOBODY, some_fixations(), rng()),
-    "auc_shuffled where nobody looked elsewhere": lambda: auc_shuffled(
-        some_map(), some_fixations(), NOBODY, rng()
-    ),
-    "auc_shuffled of a flat prediction": lambda: auc_shuffled(
-        FLAT, some_fixations(), some_fixations(1), rng()
-    ),
+    "auc_shuffled where nobody looked elsewhere": lambda: auc_shuffled(some_map(), some_fixations(), NOBODY, rng()),
+    "auc_shuffled of a flat prediction": lambda: auc_shuffled(FLAT, some_fixations(), some_fixations(1), rng()),
     "kld with an all-zero density": lambda: kld(some_map(), FLAT * 0),
     "cc of a prediction with a NaN": lambda: cc(with_nan(), some_map()),
     "sim of a prediction with a NaN": lambda: sim(with_nan(), some_map()),

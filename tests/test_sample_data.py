@@ -82,9 +82,7 @@ def test_the_heldout_clips_stay_when_there_are_more_to_train_on(tmp_path: Path) 
 def test_a_second_run_leaves_the_same_files(tmp_path: Path) -> None:
     heard: list[tuple[int, int]] = []
     for _ in range(2):
-        make_sample_data(
-            tmp_path, train=1, heldout=0, unlabelled=1, frames=32, progress=lambda *n: heard.append(n)
-        )
+        make_sample_data(tmp_path, train=1, heldout=0, unlabelled=1, frames=32, progress=lambda *n: heard.append(n))
         if len(heard) == 2:
             before = hashes(tmp_path)
     assert hashes(tmp_path) == before
@@ -101,9 +99,7 @@ def test_the_labelled_clips_are_in_the_dhf1k_layout(made: SampleData) -> None:
 
 def test_the_unlabelled_clips_are_videos_alone_and_no_id_occurs_twice(made: SampleData) -> None:
     assert {path.suffix for path in made.unlabelled.rglob("*")} == {".mp4"}
-    ids = [
-        source.id for source in find_videos([made.train / "video", made.heldout / "video", made.unlabelled])
-    ]
+    ids = [source.id for source in find_videos([made.train / "video", made.heldout / "video", made.unlabelled])]
     assert ids == ["001.mp4", "002.mp4", "003.mp4", "004.mp4"]
 
 
@@ -145,9 +141,7 @@ def test_textures_survive_the_video_coding(made: SampleData) -> None:
     decoded = decoded_frames(find_annotated_videos(made.heldout)[0].source)
     error = decoded - clip.pictures.astype(float)
     assert clip.pictures.std() > 5 * error.std()
-    assert clip.pictures.mean(axis=-1).std() > 10 * error.mean(axis=-1).std(), (
-        "brightness, where most of it is"
-    )
+    assert clip.pictures.mean(axis=-1).std() > 10 * error.mean(axis=-1).std(), "brightness, where most of it is"
 
 
 def decoded_frames(source: VideoSource) -> NDArray[np.uint8]:
@@ -254,9 +248,7 @@ def sharpness(picture: NDArray[np.uint8], centre: NDArray[np.float64]) -> float:
 
 
 def test_objects_are_textured_so_that_motion_shows_inside_them_too() -> None:
-    spread = [
-        patch_at(clip.pictures[0], centre).std() for clip in clips("heldout", 0) for centre in clip.centres[0]
-    ]
+    spread = [patch_at(clip.pictures[0], centre).std() for clip in clips("heldout", 0) for centre in clip.centres[0]]
     assert np.mean(spread) > 15
 
 

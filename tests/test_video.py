@@ -91,9 +91,7 @@ def test_every_frame_comes_once_and_in_order(made: dict[str, Made], name: str) -
     "pix_fmt", ["yuv420p", "yuvj420p", "yuv444p10le", "nv12", "gray", "rgb24", "bgra", "gbrp", "yuva420p"]
 )
 @pytest.mark.parametrize("tags", [(2, 0), (1, 1), (6, 1), (6, 2), (9, 1)])
-def test_colours_are_those_that_pyav_gives_for_the_tags_of_the_frame(
-    pix_fmt: str, tags: tuple[int, int]
-) -> None:
+def test_colours_are_those_that_pyav_gives_for_the_tags_of_the_frame(pix_fmt: str, tags: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
     frame = av.VideoFrame.from_ndarray(noise, format="rgb24").reformat(format=pix_fmt)
     frame.colorspace, frame.color_range = tags
@@ -154,9 +152,7 @@ def test_a_broken_packet_ends_the_video_and_what_came_before_is_kept(
 
 
 @pytest.mark.parametrize("name", ["lossless.mkv", "mjpeg_full_range.avi", "vp9.webm", "front.mp4"])
-def test_a_file_that_was_cut_off_gives_the_frames_that_are_there_and_says_so(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_file_that_was_cut_off_gives_the_frames_that_are_there_and_says_so(tmp_path: Path, name: str) -> None:
     how = {**KINDS, "front.mp4": {"options": {"g": "2", "bf": "0"}, "muxer": {"movflags": "faststart"}}}[name]
     pictures = [numbered(n) for n in range(COUNT)]
     path = write(tmp_path / name, pictures, **how)
@@ -176,9 +172,7 @@ def test_a_change_of_size_ends_the_video(tmp_path: Path) -> None:
     (tmp_path / "c.ts").write_bytes(small.read_bytes() + large.read_bytes())
     decoding = decode(source_of(tmp_path / "c.ts"))
     assert {p.shape for p in decoding if p is not None} == {(48, 80, 3)}
-    assert decoding.frames in (4, 5), (
-        "MPEG-2 decoders may drop the frame that they hold when the size changes"
-    )
+    assert decoding.frames in (4, 5), "MPEG-2 decoders may drop the frame that they hold when the size changes"
     assert decoding.problem == f"ends after {decoding.frames} frames, the next one is of another size"
 
 
@@ -209,9 +203,7 @@ def test_a_video_of_which_nothing_decodes_is_refused(made: dict[str, Made], tmp_
         list(decode(source_of(break_packet(tmp_path / "a.webm", 0))))
 
 
-def test_a_name_like_a_network_address_is_a_file_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_like_a_network_address_is_a_file_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "http:clip%03d.mp4", [numbered(5)])
     monkeypatch.chdir(tmp_path)
     assert [number_of(p) for p in pictures_of(source_of(Path("http:clip%03d.mp4")))] == [5]

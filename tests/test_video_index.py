@@ -55,9 +55,7 @@ def decoded_count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    st.sampled_from(list(KINDS)), st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=20), st.booleans()
-)
+@given(st.sampled_from(list(KINDS)), st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=20), st.booleans())
 def test_frames_read_at_random_are_bit_for_bit_those_decoded_in_order(
     made: dict[str, Made], name: str, frames: list[int], with_index: bool
 ) -> None:
@@ -113,9 +111,7 @@ def test_an_index_travels_to_other_processes(made: dict[str, Made]) -> None:
 
 
 @pytest.mark.parametrize("frames", [[-1, 3], [3, COUNT]])
-def test_frames_outside_the_video_are_refused(
-    made: dict[str, Made], frames: list[int], tmp_path: Path
-) -> None:
+def test_frames_outside_the_video_are_refused(made: dict[str, Made], frames: list[int], tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"h264\.mp4: no frame (-1|40); expected 0 to 39"):
         read_frames(made["h264.mp4"].source, np.array(frames))
     with pytest.raises(VideoError, match="no frame"):

@@ -21,10 +21,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, suffix: str, size: tuple[i
     back = pictures_of(source_of(path))
     assert [number_of(p) for p in back] == list(range(30))
     assert (
-        np.abs(
-            np.stack(back)[:, size[0] // 2 + 4 :].astype(int) - np.stack(pictures)[:, size[0] // 2 + 4 :]
-        ).mean()
-        < 6
+        np.abs(np.stack(back)[:, size[0] // 2 + 4 :].astype(int) - np.stack(pictures)[:, size[0] // 2 + 4 :]).mean() < 6
     )
     facts = probe(source_of(path))
     assert (facts.frames, facts.fps, facts.height, facts.width) == (30, 12.5, *size)

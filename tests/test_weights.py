@@ -28,9 +28,7 @@ json_values = st.recursive(
     max_leaves=8,
 )
 tensors = st.builds(
-    lambda shape, dtype, seed: (10 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))).to(
-        dtype
-    ),
+    lambda shape, dtype, seed: (10 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))).to(dtype),
     st.lists(st.integers(0, 4), max_size=5),
     st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64]),
     st.integers(0, 99),
@@ -75,9 +73,7 @@ def test_the_same_weights_give_the_same_bytes_whatever_their_order_and_layout(tm
     rows = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
     one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
     write_weights(one, {"a": rows, "b": torch.ones(3)}, {"x": 1, "y": [2]})
-    write_weights(
-        other, {"b": torch.ones(3), "a": rows.to(memory_format=torch.channels_last)}, {"y": [2], "x": 1}
-    )
+    write_weights(other, {"b": torch.ones(3), "a": rows.to(memory_format=torch.channels_last)}, {"y": [2], "x": 1})
     assert one.read_bytes() == other.read_bytes()
     write_weights(other, {"b": torch.ones(3), "a": rows + 1e-6}, {"y": [2], "x": 1})
     assert one.read_bytes() != other.read_bytes()
@@ -231,9 +227,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, kind: str, kept: float) -> 
     assert "download or write it again" in refusal(cut)
 
 
-@pytest.mark.parametrize(
-    "checkpoint", [{}, {"epoch": 3}, {"state_dict": {}}, [torch.ones(2)], torch.ones(2), 3]
-)
+@pytest.mark.parametrize("checkpoint", [{}, {"epoch": 3}, {"state_dict": {}}, [torch.ones(2)], torch.ones(2), 3])
 def test_a_checkpoint_without_a_state_dict_is_refused(tmp_path: Path, checkpoint: object) -> None:
     torch.save(checkpoint, tmp_path / "w.pth")
     assert "expected" in refusal(tmp_path / "w.pth")
@@ -262,9 +256,7 @@ def test_weights_that_fit_are_loaded(tmp_path: Path) -> None:
         ({}, "2 keys missing (first weight)"),
     ],
 )
-def test_weights_that_do_not_fit_are_counted_and_change_nothing(
-    state: dict[str, Tensor], message: str
-) -> None:
+def test_weights_that_do_not_fit_are_counted_and_change_nothing(state: dict[str, Tensor], message: str) -> None:
     layer = nn.Linear(3, 2)
     before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     with pytest.raises(WeightsError) as caught:
