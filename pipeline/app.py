@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 failed, 2 a wrong command or setting, 130 interrupted with everything finished so far kept.
 """
 
-import os
 import sys
 
 import typer
@@ -30,8 +29,6 @@ app.add_typer(bench_commands.app, name="bench")
 
 def main() -> None:
     """Run the command line; the only place where an exception becomes a line and an exit code."""
-    # Waiting threads of torch would otherwise spin and take the cores from those that decode.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(sys.argv[1:] or ["--help"]))
 
 
