@@ -193,7 +193,8 @@ def _steps(dataset: ClipDataset, recipe: Recipe, epoch: int) -> Iterator[list[Ba
     """The batches of one epoch, loaded ahead in threads, `accumulate` of them for each optimiser step."""
     keys = dataset.epoch_keys(epoch, recipe.clips_per_video)
     groups = [keys[start : start + recipe.batch] for start in range(0, len(keys), recipe.batch)]
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    # A loader thread that used torch's threads, too, would fight for the cores with the one that trains.
+    with ThreadPoolExecutor(max_workers=2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         ahead: deque[list[Future[Batch]]] = deque()
         step: list[Batch] = []
         for group in (*groups, None, None):
