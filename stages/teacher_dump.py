@@ -10,7 +10,6 @@ two cores) and a few per cent.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, TypeVar
@@ -265,16 +264,19 @@ def describe(teacher: Network, sources: Sequence[VideoSource], *, every: int, bu
     """
     samples: dict[str, list[Tensor]] = {level: [] for level in LEVELS}
     sampled = 0
+    reasons = []
     for source in sources:
         if sampled == SAMPLED_VIDEOS:
             break
-        with suppress(VideoError):
+        try:
             for _, logits in teacher_maps(teacher, islice(decode(source), SAMPLED_FRAMES)):
                 for level, maps in logits.items():
                     samples[level].append(maps.cpu())
             sampled += 1
+        except VideoError as error:
+            reasons.append(str(error))
     if not sampled:
-        raise VideoError(f"none of {len(sources)} videos decodes: nothing to run the teacher on")
+        raise VideoError(reasons[0] if len(reasons) == 1 else f"none of {len(reasons)} videos decodes; {reasons[0]}")
     size = teacher.scaling.size
     choices = choose_levels({level: torch.cat(maps) for level, maps in samples.items()}, size=size, budget=budget)
     return Description(

@@ -71,7 +71,7 @@ def test_killed_in_the_dump_it_goes_on_where_it_was_and_then_there_is_nothing_le
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     finished = _sealed(copy)
     times = {path: path.stat().st_mtime_ns for path in finished}
     assert not (copy / "runs" / "student").exists(), "it was killed too late to mean anything"

@@ -14,16 +14,20 @@ from tinyhd_pipe.store.manifest import LevelFile, Manifest, VideoRow, manifest_p
 
 SHARDS, VIDEOS = 480, 500
 OPEN = """
-import json, resource, sys, time
+import json, pathlib, sys, time
 import numpy
 from tinyhd_pipe.store import open_store
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # not getrusage: a child begins with the peak of the process that forked it
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+before = peak()
 start = time.process_time()
 store = open_store(sys.argv[1])
 videos = store.videos
 row = store.video(videos[123_456])
 seconds = time.process_time() - start
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+after = peak()
 print(json.dumps([len(videos), row.rows, seconds, after / 1024, before / 1024]))
 """
 

@@ -203,8 +203,9 @@ def test_a_network_of_many_outputs_answers_for_each_frame_once(videos: list[Vide
 
 
 def test_nothing_that_decodes_is_an_error(teacher: Network, tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_text("no video")
-    with pytest.raises(VideoError, match="none of 1 videos decodes"):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_text("no video")
+    with pytest.raises(VideoError, match="none of 2 videos decodes"):
         teacher_dump(find_videos([tmp_path]), str(tmp_path / "maps.zarr"), teacher)
 
 

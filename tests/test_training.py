@@ -229,8 +229,8 @@ def test_the_weights_file_tells_topology_teacher_and_recipe(
 
 
 def test_a_reduced_teacher_learns_from_density_maps(sources: list[VideoSource], tmp_path: Path) -> None:
-    recipe = replace(RECIPE, epochs=3, clips_per_video=2, optimiser="adamw", learning_rate=3e-3, milestones=())
-    scores: list[Mapping[str, float]] = []
+    recipe = replace(RECIPE, epochs=6, clips_per_video=4, optimiser="adamw", learning_rate=3e-3, milestones=())
+    losses: list[Mapping[str, float]] = []
     teacher_train(
         make_annotated(sources),
         tmp_path,
@@ -239,9 +239,9 @@ def test_a_reduced_teacher_learns_from_density_maps(sources: list[VideoSource], 
         recipe=recipe,
         validation_share=0.5,
         validation_clips=1,
-        report=lambda epoch: scores.append(epoch.validation or {}),
+        report=lambda epoch: losses.append(epoch.loss),
     )
-    assert scores[-1]["density"] < scores[0]["density"]
+    assert losses[-1]["density"] < 0.9 * losses[0]["density"]
 
 
 def test_frames_without_a_density_map_are_not_learned_by_a_teacher(tmp_path: Path) -> None:
