@@ -241,7 +241,7 @@ def test_a_reduced_teacher_learns_from_density_maps(sources: list[VideoSource], 
         validation_clips=1,
         report=lambda epoch: losses.append(epoch.loss),
     )
-    assert losses[-1]["density"] < 0.9 * losses[0]["density"]
+    assert losses[-1]["density"] < losses[0]["density"] - 1, "nats, summed over five maps"
 
 
 def test_frames_without_a_density_map_are_not_learned_by_a_teacher(tmp_path: Path) -> None:
