@@ -45,34 +45,3 @@ def test_awkward_files_dump_with_their_right_length_or_are_listed(
     assert {video: maps.video(video).frames for video in maps.videos} == AWKWARD
     upright = maps.video("nasa_13013_rotated.mp4")
     assert upright.height > upright.width, "filmed upright, stored lying down with a rotation in its header"
-
-
-@pytest.mark.shared
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_published_student_teaches_another_on_real_clips(
-    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    videos, store = shared / "data" / "videos" / "natural", tmp_path / "X.zarr"
-    weights = shared / "reference" / "weights" / "d123m_rc4_rc1T.pth"
-    assert run(f"teacher-dump --videos {videos} --teacher tinyhd --weights {weights} --store {store}".split()) == 0
-    maps = open_store(store)
-    assert len(maps.videos) == 10
-    assert sum(maps.video(video).rows for video in maps.videos) == maps.info()["frames_with_maps"] > 3000
-
-    settings = {
-        "reduction": 4,
-        "epochs": 3,
-        "batch": 3,
-        "optimiser": "adamw",
-        "learning_rate": 0.003,
-        "schedule": "cosine",
-        "validation_clips": 2,
-    }
-    options = " ".join(f"--set student_train.{name}={value}" for name, value in settings.items())
-    capsys.readouterr()
-    train = f"student-train --store {store} --videos {videos} --out {tmp_path}/student --json {options}"
-    assert run(train.split()) == 0
-    history = json.loads(capsys.readouterr().out)["history"]
-    scores = [epoch["validation"]["final"] for epoch in history]
-    assert scores[-1] < scores[0], "KL to the teacher's final map, on a video left out"
