@@ -35,7 +35,7 @@ lint: $(VENV)/bin/pytest
 	mkdir -p build/types/tinyhd_pipe
 	for folder in store stages pipeline; do ln -sfn ../../../$$folder build/types/tinyhd_pipe/$$folder; done
 	MYPYPATH=build/types $(BIN)/mypy -p tinyhd_pipe
-	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV) build data runs .dvc/tmp .dvc/cache dvc.lock

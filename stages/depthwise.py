@@ -3,7 +3,7 @@
 Forward, torch's own channels-last kernel is fast. Backward it is not: most of a TinyHD training step on a CPU went
 into it. Seen frame by frame, though, a 3D kernel is one 2D kernel for each of its time steps, and the 2D gradients
 are vectorised; where the stride is 1, the gradient of the input is itself a forward convolution with the kernel
-turned round. On a GPU torch's own gradient is used. Measured figures: `tinyhd-pipe bench train`.
+turned round. On a GPU torch's own gradient is used.
 """
 
 from typing import Any

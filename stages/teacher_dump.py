@@ -36,7 +36,6 @@ READ_AHEAD = 32
 """Frames decoded before the teacher asks for them."""
 PROVENANCE = ("torch", "licence")
 """Facts of the teacher that are worth keeping, and that two dumps into one store may differ in."""
-FIRST_REPEATED = "first frame repeated"
 Item = TypeVar("Item")
 
 
@@ -128,7 +127,7 @@ def _temporal(teacher: Network, every: int) -> Temporal:
     if teacher.outputs == 1:
         return Temporal(every=every)
     return Temporal(
-        map_of="every frame of the window", head="the first window", short_video=FIRST_REPEATED, every=every
+        map_of="every frame of the window", head="the first window", short_video="first frame repeated", every=every
     )
 
 
