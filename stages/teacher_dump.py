@@ -1,10 +1,9 @@
 """Run the teacher once for every frame of every video, and keep its maps.
 
 Each frame is decoded once and scaled once; windows are cut from the scaled frames. Decoding runs in a thread ahead of
-the teacher, encoding and writing in a thread behind it, so that the teacher hardly ever waits. Work is done shard by
-shard in the order of a plan that depends on the videos alone: killed at any instant, a rerun finds the finished shards,
-sweeps the open one and ends with the same bytes. Cost: the teacher's own (0.15 s a frame for HD2S in bfloat16 on
-two cores) and a few per cent.
+the teacher; maps are encoded and written between its batches. Work is done shard by shard in the order of a plan that
+depends on the videos alone: killed at any instant, a rerun finds the finished shards, sweeps the open one and ends
+with the same bytes. Cost: the teacher's own, one window for each frame, and that of encoding its maps.
 """
 
 from collections import deque
