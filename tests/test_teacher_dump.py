@@ -26,15 +26,18 @@ BUDGET = 5e-4
 
 
 def _teacher(folder: Path, seed: int = 0) -> Network:
-    """A small HD2S whose maps have contrast: batch norm settled, projections drawn wide."""
+    """A small HD2S whose maps have contrast: norms half shut and settled, projections drawn wide."""
     module = HD2S(width=0.0625, seed=seed).train()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
+        for norm in (part for part in module.modules() if isinstance(part, torch.nn.BatchNorm3d)):
+            norm.bias.zero_()
         for _ in range(4):
             module(torch.randn(2, 3, 16, *SIZE, generator=generator))
         for level in (2, 3, 4, 5):
             projection = module.get_submodule(f"decoder{level}.last_conv{level}")
-            projection.get_parameter("weight").normal_(0, 3, generator=generator)
+            weight = projection.get_parameter("weight").normal_(0, 3, generator=generator)
+            weight -= weight.mean()
             projection.get_parameter("bias").fill_(-2)
     path = folder / f"teacher{seed}.safetensors"
     write_weights(path, module.state_dict(), {"kind": "hd2s", "size": list(SIZE)})
@@ -51,7 +54,7 @@ def _clip(frames: int, seed: int) -> Iterator[NDArray[np.uint8]]:
     background = rng.integers(0, 120, (48, 96, 3), dtype=np.uint8)
     for frame in range(frames):
         picture = background.copy()
-        picture[10:26, 3 * frame % 80 : 3 * frame % 80 + 16] = 240
+        picture[8:40, 23 * frame % 80 : 23 * frame % 80 + 16] = 240
         yield picture
 
 
