@@ -1,41 +1,33 @@
 """Run the teacher once for every frame of every video, and keep its maps.
 
-Each frame is decoded once and scaled once; windows are cut from the scaled frames. Decoding runs in a thread ahead of
-the teacher; maps are encoded and written between its batches. Work is done shard by shard in the order of a plan that
-depends on the videos alone: killed at any instant, a rerun finds the finished shards, sweeps the open one and ends
-with the same bytes. Cost: the teacher's own, one window for each frame, and that of encoding its maps.
+Work is done shard by shard (shard_work.py) in the order of a plan that depends on the videos alone: killed at any
+instant, a rerun finds the finished shards, sweeps the open one and ends with the same bytes. Cost: the teacher's own,
+one window for each frame (teacher_maps.py), and that of encoding its maps.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
-from typing import Any, TypeVar
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tinyhd_pipe.stages.fidelity import choose_levels, to_grid
-from tinyhd_pipe.stages.inference import ScaledFrame, clip_of, scaled_frames, windows
-from tinyhd_pipe.stages.losses import CONSPICUITY
-from tinyhd_pipe.stages.networks import Network, Size
-from tinyhd_pipe.stages.video import Picture, VideoSource, decode, digest, probe
+from tinyhd_pipe.stages.fidelity import choose_levels
+from tinyhd_pipe.stages.networks import Network
+from tinyhd_pipe.stages.shard_work import make_shard
+from tinyhd_pipe.stages.teacher_maps import LEVELS, teacher_maps
+from tinyhd_pipe.stages.video import VideoSource, decode, digest, probe
 from tinyhd_pipe.store.errors import VideoError
 from tinyhd_pipe.store.plan import ShardTask, Source
 from tinyhd_pipe.store.reader import open_store
 from tinyhd_pipe.store.schema import Description, Temporal
-from tinyhd_pipe.store.shard import ShardWriter
 from tinyhd_pipe.store.writer import create_or_open, read_description
 
-LEVELS = (*CONSPICUITY, "final")
 SAMPLED_VIDEOS, SAMPLED_FRAMES = 4, 48
 """What grids and steps are chosen from: the first frames of the first videos."""
-READ_AHEAD = 32
-"""Frames decoded before the teacher asks for them."""
 PROVENANCE = ("torch", "licence")
 """Facts of the teacher that are worth keeping, and that two dumps into one store may differ in."""
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -94,15 +86,12 @@ def teacher_dump(
     """
     estimates, unreadable = _identify(sources, reading)
     writer = create_or_open(url, _description(url, teacher, sources, every=every, budget=budget))
-    grids = {level.name: level.grid for level in writer.description.levels}
     by_id = {source.id: source for source in sources}
     with writer.exclusive():
         plan = writer.plan(list(estimates.values()), shard_bytes=shard_bytes)
         counter = _Counter.of_plan(plan.todo, estimates, every, report)
         for task in plan.todo:
-            with writer.shard(task) as shard:
-                for member in shard.to_make:
-                    _dump_video(by_id[member.id], shard, teacher, grids, every, batch, counter)
+            make_shard(writer, task, by_id, teacher, batch=batch, made=counter.made)
     return _summary(url, estimates, unreadable, counter)
 
 
@@ -157,36 +146,6 @@ def _estimate(source: VideoSource) -> int:
         return 0
 
 
-def _dump_video(
-    source: VideoSource,
-    shard: ShardWriter,
-    teacher: Network,
-    grids: Mapping[str, Size],
-    every: int,
-    batch: int,
-    counter: "_Counter",
-) -> None:
-    """Write the maps of one video, or the reason why there are none."""
-    decoding = decode(source)
-    maps = teacher_maps(teacher, ahead(decoding, READ_AHEAD), every=every, batch=batch)
-    try:
-        facts, first = probe(source), next(maps)
-    except VideoError as error:
-        shard.failed_video(source.id, str(error).removeprefix(f"{source.path}: "))
-        counter.video_done()
-        return
-    rate = str(facts.fps) if facts.fps else ""
-    with shard.video(source.id, height=facts.height, width=facts.width, rate=rate) as video:
-        for frames, logits in chain([first], maps):
-            video.append({level: to_grid(full, grids[level]).cpu().numpy() for level, full in logits.items()})
-            for frame in frames:
-                if not frame.decoded:
-                    video.mark_failed(frame.number)
-            counter.frames_done(len(frames))
-        video.finish(decoding.frames, decoding.problem)
-    counter.video_done()
-
-
 @dataclass
 class _Counter:
     """Counts what this run has done, and tells it."""
@@ -205,12 +164,8 @@ class _Counter:
         frames = sum(-(-estimates[video].frames // every) for video in to_make)
         return _Counter(DumpProgress(0, len(to_make), 0, frames), report)
 
-    def frames_done(self, frames: int) -> None:
-        self.stand = replace(self.stand, frames=self.stand.frames + frames)
-        self.report(self.stand)
-
-    def video_done(self) -> None:
-        self.stand = replace(self.stand, videos=self.stand.videos + 1)
+    def made(self, frames: int, videos: int) -> None:
+        self.stand = replace(self.stand, frames=self.stand.frames + frames, videos=self.stand.videos + videos)
         self.report(self.stand)
 
 
@@ -225,34 +180,6 @@ def _summary(url: str, estimates: Mapping[str, Source], unreadable: Mapping[str,
         already_there=len(rows) - counter.stand.videos,
         problems={**unreadable, **problems},
     )
-
-
-def teacher_maps(
-    teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1, batch: int = 1
-) -> Iterator[tuple[list[ScaledFrame], dict[str, Tensor]]]:
-    """The teacher's logits of frames 0, every, 2 * every, ... of one video.
-
-    Yields (frames, level -> float32 (frame, y, x) on the level's native grid), of `batch` windows at a time. Batches
-    never span videos, so a video's maps depend on that video alone.
-    """
-    frames = scaled_frames(teacher.scaling, pictures)
-    coming = windows(teacher, frames, every=every, reverse_head=True)
-    while several := list(islice(coming, batch)):
-        clip = torch.stack([clip_of(window) for window, _ in several])  # (B, 3, T, H, W)
-        logits = teacher.frame_logits(clip, [len(answered) for _, answered in several], LEVELS)
-        answered = [frame for _, frames in several for frame in frames]
-        wanted = [place for place, frame in enumerate(answered) if frame.number % every == 0]
-        yield [answered[place] for place in wanted], {level: maps[wanted] for level, maps in logits.items()}
-
-
-def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
-    """The same items, made in a thread that runs at most `depth` of them ahead; what it raises is raised here."""
-    end: Any = object()
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = deque(thread.submit(next, items, end) for _ in range(depth))
-        while (item := coming.popleft().result()) is not end:
-            coming.append(thread.submit(next, items, end))
-            yield item
 
 
 def describe(teacher: Network, sources: Sequence[VideoSource], *, every: int, budget: float) -> Description:

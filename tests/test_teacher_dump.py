@@ -14,7 +14,8 @@ from tinyhd_pipe.stages.clips import teacher_window
 from tinyhd_pipe.stages.fidelity import choose_levels, kl_of
 from tinyhd_pipe.stages.hd2s import HD2S
 from tinyhd_pipe.stages.networks import Network, load_teacher
-from tinyhd_pipe.stages.teacher_dump import DumpProgress, ahead, teacher_dump, teacher_maps
+from tinyhd_pipe.stages.teacher_dump import DumpProgress, teacher_dump
+from tinyhd_pipe.stages.teacher_maps import ahead, teacher_maps
 from tinyhd_pipe.stages.tinyhd import TinyHD
 from tinyhd_pipe.stages.video import VideoSource, decode, find_videos, write_video
 from tinyhd_pipe.stages.weights import write_weights
