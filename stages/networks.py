@@ -6,6 +6,7 @@ smallest grid on which it makes them (`frame_logits`), because that is what the 
 network's size (`__call__`) are for people.
 """
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinyhd_pipe.stages.clips import WINDOW
-from tinyhd_pipe.stages.hd2s import HD2S
+from tinyhd_pipe.stages.hd2s import HD2S, round_weights
 from tinyhd_pipe.stages.layout import channels_last
 from tinyhd_pipe.stages.tinyhd import TinyHD
 from tinyhd_pipe.stages.weights import Weights, read_weights
@@ -224,6 +225,8 @@ def ready(
     scaling = scaling_for(kind, size)
     if precision == "auto":
         precision = fastest_precision(kind, module, size=size, device=device)
+    if precision == "bfloat16" and isinstance(module, HD2S):
+        round_weights(module)
     return Network(
         kind=kind,
         module=module,
@@ -247,7 +250,7 @@ def fastest_precision(kind: Kind, module: HD2S | TinyHD, *, size: Size, device: 
     clip = torch.zeros(1, 3, WINDOW, *size)
     seconds = {}
     for precision in ("float32", "bfloat16"):
-        network = ready(kind, module, size=size, precision=precision, device=device)
+        network = ready(kind, copy.deepcopy(module), size=size, precision=precision, device=device)
         network.frame_logits(clip, [1])  # the first call of a shape chooses kernels
         runs = []
         for _ in range(3):
