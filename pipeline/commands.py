@@ -280,24 +280,19 @@ def _plan_dump(
 
 def _show_plan(planned: "DumpPlan") -> None:
     even = planned.break_even
-    in_loop = " and ".join(f"{windows}" for windows in even.windows_a_clip)
+    single, multi = even.windows_a_clip
     rows = [
         ("videos", f"{planned.videos_left:,} to do, of {planned.videos:,} given"),
-        ("maps of each level", f"about {planned.maps_left:,} to do, in {planned.shards_left:,} shards"),
-        ("frames of all videos", f"about {planned.frames:,} (packets counted, nothing decoded)"),
+        ("maps of each level", f"about {planned.maps_left:,} to do; shards: {planned.shards_left:,}"),
+        ("frames of all videos", f"about {planned.frames:,}: packets counted, nothing decoded"),
         (
             "time, on this machine",
-            f"about {console.duration(planned.seconds_left)}, {planned.seconds_a_map:.3g} s a map",
+            f"about {console.duration(planned.seconds_left)}; {planned.seconds_a_map:.2g} s a map",
         ),
-        ("size", f"about {console.size(planned.bytes_left)}, {planned.bytes_a_map:,.0f} bytes for all levels of a map"),
-        (
-            "has paid for itself after",
-            f"{even.epochs_single:,.1f} epochs of an S student, {even.epochs_multi:,.1f} of M",
-        ),
-        (
-            "   that is",
-            f"{even.clips_an_epoch:,} clips an epoch; the teacher in the loop: {in_loop} windows a clip (S, M)",
-        ),
+        ("size", f"about {console.size(planned.bytes_left)}; {console.size(planned.bytes_a_map)} a frame, all levels"),
+        ("pays for itself after", f"{even.epochs_single:,.1f} epochs of S or {even.epochs_multi:,.1f} of M students"),
+        ("published training", f"200 epochs a student; here {even.clips_an_epoch:,} clips an epoch"),
+        ("teacher in that loop", f"windows a clip: {single} for S, {multi} for M"),
     ]
     console.table(f"{planned.store}: plan, nothing was written", ("", "estimate"), rows)
     if planned.problems:
