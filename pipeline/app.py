@@ -10,6 +10,7 @@ import typer
 from tinyhd_pipe.pipeline import bench_commands, commands, store_commands
 from tinyhd_pipe.store.errors import SettingError, TinyHDError
 
+INTERRUPTED = 130
 app = typer.Typer(
     name="tinyhd-pipe",
     help="Turns a heavy video-saliency teacher into small, fast students, offline.",
@@ -37,7 +38,7 @@ def run(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        return _complain("interrupted; what was finished is kept, and the same command goes on", 130)
+        code = INTERRUPTED
     except typer.TyperException as error:
         message = getattr(error, "format_message", error.__str__)()
         return _complain(f"{message} See tinyhd-pipe --help.", 2)
@@ -49,6 +50,8 @@ def run(arguments: list[str]) -> int:
         if error.errno is None:
             raise
         return _complain(f"{error.filename or 'output'}: {error.strerror}", 1)
+    if code == INTERRUPTED:  # which is also what Typer makes of Ctrl-C inside a command
+        return _complain("interrupted; what was finished is kept, and the same command goes on", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

@@ -86,6 +86,25 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     err.print(drawn)
 
 
+def duration(seconds: float) -> str:
+    """Seconds in the words that one would use: 40 s, 3 min, 5 h 20 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(count: float) -> str:
+    """Bytes with a decimal prefix: 812 bytes, 3.96 kB, 26.4 GB."""
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+    return f"{count / 1000:.3g} TB"
+
+
 def result(value: Any, *, as_json: bool) -> None:
     """Print a stage's result on stdout for machines, where they asked for it."""
     if as_json:

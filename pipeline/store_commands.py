@@ -1,14 +1,20 @@
-"""Commands about a store: what it says of itself, and whether its bytes are what they were."""
+"""Commands about a store: what it says of itself, what is in it, and whether its bytes are what they were."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Exit, Typer
+from typer import Argument, Exit, Option, Typer
 
 from tinyhd_pipe.pipeline import console
-from tinyhd_pipe.pipeline.commands import Json
+from tinyhd_pipe.pipeline.commands import Device, Json, TeacherKind
 
-app = Typer(help="Look at a store of teacher maps.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from tinyhd_pipe.stages.networks import Network
+    from tinyhd_pipe.stages.store_check import Repaired, Sampled
+
+app = Typer(help="Look at a store of teacher maps, check it, and repair it.", no_args_is_help=True)
 Url = Annotated[str, Argument(help="Folder or fsspec URL of the store.")]
+Videos = Annotated[list[Path] | None, Option(help="The videos that were dumped, given as they were then.")]
 
 
 @app.command("info")
@@ -20,40 +26,172 @@ def info(store: Url, as_json: Json = False) -> None:
     from tinyhd_pipe.store.reader import open_store
 
     facts = open_store(store).info()
-    measured = facts["fidelity"]["measured"]
-    rows = [
+    for title, columns, rows in (
+        (f"{store}: teacher", ("", "fact"), _facts({**facts["teacher"], **facts["provenance"]})),
+        ("which frames a map is made from", ("", "fact"), _facts(facts["temporal"])),
+        ("levels", ("level", "grid", "step, logits", "KL, nats", "bytes a map"), _levels(facts)),
+        ("contents", ("", "count"), _contents(facts)),
+    ):
+        console.table(title, columns, rows)
+    fidelity = facts["fidelity"]
+    console.say(f"{fidelity['figure']}: at most {fidelity['budget']:g}, measured on the first videos of the dump")
+    console.result(facts, as_json=as_json)
+
+
+def _facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names and values, those of a group one by one."""
+    rows = []
+    for name, fact in facts.items():
+        if isinstance(fact, dict):
+            rows += [(f"{name.replace('_', ' ')}: {key}", value) for key, value in _facts(fact)]
+        else:
+            text = ", ".join(f"{item:g}" for item in fact) if isinstance(fact, list) else str(fact)
+            rows.append((name.replace("_", " "), text))
+    return rows
+
+
+def _levels(facts: dict[str, Any]) -> list[tuple[str, ...]]:
+    measured, frames = facts["fidelity"]["measured"], facts["frames_with_maps"]
+    return [
         (
             name,
             "x".join(map(str, level["grid"])),
             f"{level['scale_factor']:.4f}",
             f"{measured[name]['kl']:.1e}" if name in measured else "",
-            f"{measured[name]['bytes_per_map']:.0f}" if name in measured else "",
+            f"{level['bytes'] / frames:,.0f}" if frames else "",
         )
         for name, level in facts["levels"].items()
     ]
-    console.table(f"{store}: levels", ("level", "grid", "step, logits", "KL, nats", "bytes a map"), rows)
-    teacher = [(name, str(fact)) for name, fact in {**facts["teacher"], **facts["provenance"]}.items()]
-    console.table("teacher", ("", "fact"), teacher)
-    console.table("time", ("", "fact"), [(name, str(fact)) for name, fact in facts["temporal"].items()])
-    counts = ("videos", "videos_with_problems", "frames_with_maps", "failed_frames", "shards", "bytes")
-    console.table("contents", ("", "count"), [(name.replace("_", " "), f"{facts[name]:,}") for name in counts])
-    console.result(facts, as_json=as_json)
+
+
+def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    counts = ("videos", "videos_with_problems", "frames_with_maps", "failed_frames", "shards")
+    grid = "x".join(map(str, facts["teacher_grid"]))
+    rows = [(name.replace("_", " "), f"{facts[name]:,}") for name in counts]
+    rows.append(("size", console.size(facts["bytes"])))
+    for kind in ("float32", "float16"):
+        plain = facts[f"bytes_as_{kind}"]
+        ratio = f", {plain / facts['bytes']:.0f} times as much" if facts["bytes"] else ""
+        rows.append((f"the same maps as {kind} at {grid}", console.size(plain) + ratio))
+    return rows
 
 
 @app.command("verify")
-def verify(store: Url, as_json: Json = False) -> None:
+def verify(
+    store: Url,
+    repair: Annotated[bool, Option("--repair", help="Undo the damage; redo just the shards that are hit.")] = False,
+    sample: Annotated[int | None, Option(min=1, help="Run the teacher again on so many frames, and compare.")] = None,
+    videos: Videos = None,
+    weights: Annotated[Path | None, Option(help="The teacher's weights; needed where maps are made again.")] = None,
+    teacher: TeacherKind = "hd2s",
+    seed: Annotated[int, Option(min=0, help="Another seed draws other frames for --sample.")] = 0,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
     """Check every byte against its checksum; exit code 1 where one is not what it was.
 
     tinyhd-pipe store verify maps.zarr
+    tinyhd-pipe store verify maps.zarr --repair --videos clips/ --weights hd2s.pt
+    tinyhd-pipe store verify maps.zarr --sample 20 --videos clips/ --weights hd2s.pt
     """
+    from tinyhd_pipe.store.errors import SettingError
     from tinyhd_pipe.store.verify import verify as check
 
+    if (weights is None) != (not videos):
+        raise SettingError("--weights, --videos: the teacher needs both to make maps; give both, or neither")
+    if sample is not None and weights is None:
+        raise SettingError(f"--sample {sample}: the teacher makes these maps again; give --weights and --videos")
+    network = _teacher_of(store, weights, teacher, device) if weights is not None else None
+    repaired = _repair(store, network, videos) if repair else None
     with console.progress("shards") as advance:
         found = check(store, report=advance)
     for damage in found.damages:
         console.say(str(damage))
     verdict = "every byte is as it was written" if found.sound else f"{len(found.damages)} damages"
     console.say(f"{store}: {found.shards} shards, {found.bytes:,} bytes: {verdict}")
-    console.result(found, as_json=as_json)
-    if not found.sound:
+    sampled = _sample(store, network, videos, sample, seed) if network is not None and sample is not None else None
+    console.result({**vars(found), "repaired": repaired, "sampled": sampled}, as_json=as_json)
+    if not found.sound or (sampled is not None and not sampled.kept):
         raise Exit(1)
+
+
+def _teacher_of(store: str, weights: Path, kind: str, device: str) -> "Network":
+    """The teacher as the store's maps were made: at their size and precision."""
+    from tinyhd_pipe.stages.networks import load_teacher
+    from tinyhd_pipe.store.verify import known_description
+
+    there = known_description(store)
+    precision = there.teacher.get("precision", "float32")
+    return load_teacher(kind, weights=weights, size=there.teacher_grid, precision=precision, device=device)
+
+
+def _repair(store: str, network: "Network | None", videos: list[Path] | None) -> "Repaired":
+    from tinyhd_pipe.stages.store_check import repair_store
+    from tinyhd_pipe.stages.video import find_videos
+
+    sources = find_videos(videos) if videos else []
+    with console.progress("shards") as checking, console.progress("videos made again") as advance:
+        repaired = repair_store(store, teacher=network, sources=sources, checking=checking, report=advance)
+    for damage in repaired.damages:
+        console.say(f"repaired: {damage}")
+    return repaired
+
+
+def _sample(store: str, network: "Network", videos: list[Path] | None, frames: int, seed: int) -> "Sampled":
+    from tinyhd_pipe.stages.store_check import FAR, sample_store
+    from tinyhd_pipe.stages.video import find_videos
+
+    with console.progress("frames") as advance:
+        sampled = sample_store(store, network, find_videos(videos or []), frames=frames, seed=seed, report=advance)
+    rows = [
+        (name, f"{level.kl:.1e}", f"{level.worst_kl:.1e}", level.worst, f"{level.max_difference:.4f}")
+        for name, level in sampled.levels.items()
+    ]
+    columns = ("level", "KL, nats", "largest KL", "of", "largest difference, 0 to 1")
+    console.table(f"{sampled.frames} frames: live teacher against stored maps", columns, rows)
+    verdict = "the maps are this teacher's" if sampled.kept else "the maps are NOT what this teacher makes"
+    console.say(f"mean KL at most {FAR} times the declared {sampled.budget:g} on every level: {verdict}")
+    return sampled
+
+
+@app.command("show")
+def show(
+    store: Url,
+    video: Annotated[str, Argument(help="Id of the video: its path below the folder that was dumped.")],
+    frames: Annotated[
+        str | None, Option(help="A:B, frames A to B-1 counted from 0; the whole video by default.")
+    ] = None,
+    videos: Annotated[list[Path] | None, Option(help="Show the frames, too: where the dumped videos are.")] = None,
+    out: Annotated[Path | None, Option(help="The PNG to write; named after the video by default.")] = None,
+    rows: Annotated[int, Option(min=1, max=200, help="Frames to draw at most, evenly spread.")] = 12,
+    as_json: Json = False,
+) -> None:
+    """Draw frames of a video beside all that is stored of them, as one PNG.
+
+    tinyhd-pipe store show maps.zarr 001.AVI --frames 0:120 --videos clips/
+    """
+    from tinyhd_pipe.stages.contact_sheet import contact_sheet, frames_of, the_same_video
+    from tinyhd_pipe.stages.video import find_videos
+    from tinyhd_pipe.store.reader import open_store
+
+    opened = open_store(store)
+    wanted = _frames(frames, frames_of(opened, video))
+    source = the_same_video(opened, video, find_videos(videos)) if videos else None
+    path = out or Path(Path(video).stem + ".png")
+    drawn = contact_sheet(opened, video, path, frames=wanted, rows=rows, source=source)
+    empty = f", {len(drawn.failed)} without a valid map" if drawn.failed else ""
+    console.say(f"{drawn.path}: {len(drawn.frames)} frames of {video} from {wanted.start} to {wanted.stop - 1}{empty}")
+    console.result(drawn, as_json=as_json)
+
+
+def _frames(text: str | None, frames: int) -> range:
+    """A:B of a video of `frames` frames; either may be left out, and B may lie past the end."""
+    from tinyhd_pipe.store.errors import SettingError
+
+    first, colon, stop = (text or ":").partition(":")
+    if not colon or not (first or "0").isdecimal() or not (stop or "0").isdecimal():
+        raise SettingError(f"--frames {text}: expected A:B, frames A to B-1 counted from 0, as in 0:120")
+    wanted = range(int(first or 0), min(int(stop or frames), frames))
+    if not wanted:
+        raise SettingError(f"--frames {text}: no frame there; the video has frames 0 to {frames - 1}")
+    return wanted

@@ -8,27 +8,19 @@ one window for each frame (teacher_maps.py), and that of encoding its maps.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from tinyhd_pipe.stages.fidelity import choose_levels
+from tinyhd_pipe.stages.dump_identity import as_of_now, describe
+from tinyhd_pipe.stages.dump_plan import identify
 from tinyhd_pipe.stages.networks import Network
 from tinyhd_pipe.stages.shard_work import make_shard
-from tinyhd_pipe.stages.teacher_maps import LEVELS, teacher_maps
-from tinyhd_pipe.stages.video import VideoSource, decode, digest, probe
+from tinyhd_pipe.stages.video import VideoSource
 from tinyhd_pipe.store.errors import VideoError
+from tinyhd_pipe.store.lock import exclusive
 from tinyhd_pipe.store.plan import ShardTask, Source
 from tinyhd_pipe.store.reader import open_store
-from tinyhd_pipe.store.schema import Description, Temporal
+from tinyhd_pipe.store.schema import Description
+from tinyhd_pipe.store.storage import open_storage
 from tinyhd_pipe.store.writer import create_or_open, read_description
-
-SAMPLED_VIDEOS, SAMPLED_FRAMES = 4, 48
-"""What grids and steps are chosen from: the first frames of the first videos."""
-PROVENANCE = ("torch", "licence")
-"""Facts of the teacher that are worth keeping, and that two dumps into one store may differ in."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class DumpProgress:
     frames: int
     """Maps made in this run."""
     frames_in_all: int
-    """An estimate from the videos' headers."""
+    """An estimate: packets are counted, nothing is decoded for it."""
     bytes_written: int = 0
     """Of maps and indexes, those copied from older shards included."""
     seconds: float = 0.0
@@ -65,6 +57,8 @@ class Dumped:
     """Maps of each level that this run made."""
     already_there: int
     """Videos that were finished before this run."""
+    others: int
+    """Videos of the store that are not among those given: they are kept unless pruning is asked for."""
     problems: Mapping[str, str]
     """Video id -> one line, for those that gave no frame at all or not all of them."""
 
@@ -78,6 +72,8 @@ def teacher_dump(
     budget: float = 2e-4,
     shard_bytes: int = 128 << 20,
     batch: int = 1,
+    retry_problems: bool = False,
+    prune: bool = False,
     report: Callable[[DumpProgress], None] = lambda progress: None,
     reading: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dumped:
@@ -89,16 +85,22 @@ def teacher_dump(
         budget: mean KL(live ‖ stored) that a stored map may cost, nats.
         shard_bytes: size of a shard, which is what a kill can cost.
         batch: windows in one forward pass.
+        retry_problems: make those videos again that are listed with a problem.
+        prune: drop the maps of videos that are not among the sources; kept by default, because a second folder dumped
+            into the same store must not remove the first.
         report: told of every batch; reading: told (videos read, videos in all) while they are identified.
 
     Raises StoreError when the store belongs to another teacher or another dump writes to it, VideoError when no video
     can be read at all. A video that fails is listed in the result and in the store; the others are done.
     """
-    estimates, unreadable = _identify(sources, reading)
-    writer = create_or_open(url, _description(url, teacher, sources, every=every, budget=budget))
-    by_id = {source.id: source for source in sources}
-    with writer.exclusive():
-        plan = writer.plan(list(estimates.values()), shard_bytes=shard_bytes)
+    with exclusive(open_storage(url)):
+        estimates, unreadable = identify(sources, reading)
+        if prune and unreadable:
+            raise VideoError(f"{next(iter(unreadable.values()))}; to prune now would drop its maps")
+        writer = create_or_open(url, _description(url, teacher, sources, every=every, budget=budget))
+        by_id = {source.id: source for source in sources}
+        videos = list(estimates.values())
+        plan = writer.plan(videos, shard_bytes=shard_bytes, retry_problems=retry_problems, prune=prune)
         counter = _Counter.of_plan(plan.todo, estimates, every, report)
         for task in plan.todo:
             make_shard(writer, task, by_id, teacher, batch=batch, made=counter.made)
@@ -108,52 +110,11 @@ def teacher_dump(
 def _description(
     url: str, teacher: Network, sources: Sequence[VideoSource], *, every: int, budget: float
 ) -> Description:
-    """What the store says of itself, as it would be were it made by this teacher now; grids and steps are kept."""
+    """What the store says of itself, as it would be were it made by this teacher now."""
     there = read_description(url)
     if there is None:
         return describe(teacher, sources, every=every, budget=budget)
-    return replace(
-        there,
-        teacher_grid=teacher.scaling.size,
-        teacher=_identity(teacher),
-        temporal=_temporal(teacher, every),
-        budget=budget,
-    )
-
-
-def _temporal(teacher: Network, every: int) -> Temporal:
-    if teacher.outputs == 1:
-        return Temporal(every=every)
-    return Temporal(
-        map_of="every frame of the window", head="the first window", short_video="first frame repeated", every=every
-    )
-
-
-def _identity(teacher: Network) -> dict[str, Any]:
-    return {name: fact for name, fact in teacher.facts.items() if name not in PROVENANCE}
-
-
-def _identify(
-    sources: Sequence[VideoSource], reading: Callable[[int, int], None]
-) -> tuple[dict[str, Source], dict[str, str]]:
-    """Digest and estimated length of every video; apart from them, those whose file cannot be read, with a reason."""
-    estimates, unreadable = {}, {}
-    for done, source in enumerate(sources, start=1):
-        try:
-            estimates[source.id] = Source(source.id, digest(source), _estimate(source))
-        except VideoError as error:
-            unreadable[source.id] = str(error)
-        reading(done, len(sources))
-    if not estimates:
-        raise VideoError(next(iter(unreadable.values())))
-    return estimates, unreadable
-
-
-def _estimate(source: VideoSource) -> int:
-    try:
-        return probe(source).frames
-    except VideoError:  # it is in the plan all the same: the dump says why it gave nothing
-        return 0
+    return as_of_now(there, teacher, every=every, budget=budget)
 
 
 @dataclass
@@ -197,38 +158,6 @@ def _summary(url: str, estimates: Mapping[str, Source], unreadable: Mapping[str,
         videos=sum(row.rows > 0 for row in rows.values()),
         frames=counter.stand.frames,
         already_there=len(rows) - counter.stand.videos,
+        others=len(set(store.videos) - rows.keys()),
         problems={**unreadable, **problems},
-    )
-
-
-def describe(teacher: Network, sources: Sequence[VideoSource], *, every: int, budget: float) -> Description:
-    """What a new store of this teacher's maps says of itself; grids and steps are measured on the first videos.
-
-    Raises VideoError when none of the videos decodes, SettingError when 8 bits cannot keep the budget.
-    """
-    samples: dict[str, list[Tensor]] = {level: [] for level in LEVELS}
-    sampled = 0
-    reasons = []
-    for source in sources:
-        if sampled == SAMPLED_VIDEOS:
-            break
-        try:
-            for _, logits in teacher_maps(teacher, islice(decode(source), SAMPLED_FRAMES)):
-                for level, maps in logits.items():
-                    samples[level].append(maps.cpu())
-            sampled += 1
-        except VideoError as error:
-            reasons.append(str(error))
-    if not sampled:
-        raise VideoError(reasons[0] if len(reasons) == 1 else f"none of {len(reasons)} videos decodes; {reasons[0]}")
-    size = teacher.scaling.size
-    choices = choose_levels({level: torch.cat(maps) for level, maps in samples.items()}, size=size, budget=budget)
-    return Description(
-        levels=tuple(choice.level for choice in choices),
-        teacher_grid=size,
-        teacher=_identity(teacher),
-        temporal=_temporal(teacher, every),
-        budget=budget,
-        measured={choice.level.name: {"kl": choice.kl, "bytes_per_map": choice.bytes_per_map} for choice in choices},
-        provenance={name: teacher.facts[name] for name in PROVENANCE},
     )

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from tinyhd_pipe.stages.video_decoding import Decoding, Picture, VideoFacts, decode, probe
+from tinyhd_pipe.stages.video_decoding import Decoding, Picture, VideoFacts, count_packets, decode, probe
 from tinyhd_pipe.stages.video_index import FrameIndex, index_frames, read_frames
 from tinyhd_pipe.stages.video_sources import VideoSource, digest, find_videos
 from tinyhd_pipe.store.errors import VideoError
@@ -29,6 +29,7 @@ __all__ = [
     "Picture",
     "VideoFacts",
     "VideoSource",
+    "count_packets",
     "decode",
     "digest",
     "find_videos",

@@ -6,7 +6,7 @@ same bytes, and two dumps of different ones must be kept apart by their users.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from filelock import FileLock, Timeout
 
@@ -23,6 +23,7 @@ def exclusive(storage: Storage) -> Iterator[None]:
         yield
         return
     path = storage.root / LOCK
+    is_new = not storage.root.exists()
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -37,3 +38,6 @@ def exclusive(storage: Storage) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)  # while it is held, so that nobody's lock but ours is removed
         lock.release()
+        if is_new:
+            with suppress(OSError):  # not empty: it is a store now
+                storage.root.rmdir()

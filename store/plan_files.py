@@ -18,8 +18,10 @@ def plan_path(number: int) -> str:
     return f"{PLANS}/{number:05d}.json"
 
 
-def write_plan(storage: Storage, tasks: Sequence[ShardTask], description: Mapping[str, Any]) -> None:
-    """Add a plan file with these new shards."""
+def write_plan(
+    storage: Storage, tasks: Sequence[ShardTask], description: Mapping[str, Any], path: str | None = None
+) -> None:
+    """Add a plan file with these new shards, under the next free number unless `path` says which."""
     taken = [int(name.removesuffix(".json")) for name in _plan_names(storage)]
     shards = [
         {
@@ -32,7 +34,7 @@ def write_plan(storage: Storage, tasks: Sequence[ShardTask], description: Mappin
         for task in tasks
     ]
     document = sealed_json({"description": dict(description), "shards": shards})
-    storage.write(plan_path(max(taken, default=-1) + 1), document)
+    storage.write(path or plan_path(max(taken, default=-1) + 1), document)
 
 
 def read_plans(storage: Storage) -> dict[int, ShardTask]:
@@ -79,7 +81,7 @@ def read_sealed(storage: Storage) -> tuple[dict[int, ShardTask], dict[int, Manif
     manifests, _ = read_manifests(storage)
     sizes = storage.sizes(SHARDS)
     whole = {number: manifest for number, manifest in manifests.items() if _is_whole(manifest, sizes)}
-    return {number: _task_of(manifest) for number, manifest in whole.items()}, whole
+    return {number: task_of(manifest) for number, manifest in whole.items()}, whole
 
 
 def sealed_task(storage: Storage, number: int) -> ShardTask | None:
@@ -89,7 +91,7 @@ def sealed_task(storage: Storage, number: int) -> ShardTask | None:
         manifest = Manifest.from_json(storage.read_many([path])[path])
     except (KeyError, ValueError):
         return None
-    return _task_of(manifest) if _is_whole(manifest, storage.sizes(shard_folder(number))) else None
+    return task_of(manifest) if _is_whole(manifest, storage.sizes(shard_folder(number))) else None
 
 
 def _is_whole(manifest: Manifest, sizes: Mapping[str, int]) -> bool:
@@ -99,6 +101,7 @@ def _is_whole(manifest: Manifest, sizes: Mapping[str, int]) -> bool:
     )
 
 
-def _task_of(manifest: Manifest) -> ShardTask:
+def task_of(manifest: Manifest) -> ShardTask:
+    """The task that a finished shard was."""
     pairs = zip(manifest.columns["id"], manifest.columns["digest"], strict=True)
     return ShardTask(manifest.number, tuple(Member(*pair) for pair in pairs), manifest.replaces)

@@ -139,20 +139,27 @@ class Store:
         )
 
     def info(self) -> dict[str, Any]:
-        """The store's facts as plain data: its description, and counts of shards, videos, maps and bytes."""
+        """The store's facts as plain data: its description, and counts of shards, videos, maps and bytes.
+
+        Beside them what the same maps would take as plain arrays, every level on the teacher's grid.
+        """
         manifests = self._catalogue.manifests
         plain = self.description.to_plain()
         for name, level in plain["levels"].items():
             level["bytes"] = sum(manifest.levels[name].bytes for manifest in manifests if manifest.rows)
+        frames = sum(sum(manifest.columns["rows"]) for manifest in manifests)
+        pixels = frames * len(self.levels) * self.description.teacher_grid[0] * self.description.teacher_grid[1]
         return {
             "url": self.url,
             **plain,
             "shards": len(manifests),
             "videos": len(self._catalogue.runs_of),
             "videos_with_problems": sum(len(manifest.problems) for manifest in manifests),
-            "frames_with_maps": sum(sum(manifest.columns["rows"]) for manifest in manifests),
+            "frames_with_maps": frames,
             "failed_frames": sum(len(frames) for manifest in manifests for frames in manifest.failed.values()),
             "bytes": sum(file.bytes for manifest in manifests for file in manifest.levels.values()),
+            "bytes_as_float32": 4 * pixels,
+            "bytes_as_float16": 2 * pixels,
         }
 
     def status(self, video_id: str, frames: ArrayLike) -> NDArray[np.uint8]:

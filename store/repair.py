@@ -1,15 +1,16 @@
 """Undoing damage: what can be written anew is, and what is lost becomes work for the teacher."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tinyhd_pipe.store.catalogue import live_shards, read_manifests
 from tinyhd_pipe.store.errors import StoreError
 from tinyhd_pipe.store.manifest import GROUP, SHARDS_GROUP, Manifest
 from tinyhd_pipe.store.plan import Member, ShardTask, without_replaced
-from tinyhd_pipe.store.plan_files import planned_tasks, read_plan_files
-from tinyhd_pipe.store.schema import ROOT, Description
-from tinyhd_pipe.store.storage import open_storage
+from tinyhd_pipe.store.plan_files import planned_tasks, read_plan_files, task_of, write_plan
+from tinyhd_pipe.store.schema import ROOT, Description, read_description
+from tinyhd_pipe.store.storage import Storage, open_storage
 from tinyhd_pipe.store.verify import VerifyReport
 
 
@@ -29,12 +30,31 @@ def repair(url: str | os.PathLike[str], report: VerifyReport) -> tuple[ShardTask
             storage.write(SHARDS_GROUP, GROUP)
         elif damage.path == ROOT:
             storage.write(ROOT, Description.from_plain(plans[-1]["description"]).to_json())
-    for path in damaged_plans:  # the manifests of finished shards say the same
-        storage.remove(path)
     manifests = live_shards(read_manifests(storage)[0])
+    _restore_plans(storage, plans, damaged_plans, manifests)
     planned = without_replaced(planned_tasks(plans))
     numbers = sorted({damage.shard for damage in report.damages if damage.shard is not None})
     return tuple(_task(number, report, manifests, planned) for number in numbers)
+
+
+def _restore_plans(
+    storage: Storage,
+    plans: Sequence[Mapping[str, Any]],
+    damaged: Iterable[str],
+    manifests: Mapping[int, Manifest],
+) -> None:
+    """Make damaged plans anew from the manifests of the shards that no other plan names.
+
+    One plan gets all of them, which is the plan that was there unless several were damaged at once, or shards of it
+    were replaced since.
+    """
+    planned = planned_tasks(plans)
+    forgotten = [task_of(manifest) for number, manifest in manifests.items() if number not in planned]
+    description = read_description(storage)
+    for path in damaged:
+        storage.remove(path)
+    if forgotten and description is not None and damaged:
+        write_plan(storage, forgotten, description.to_plain(), path=min(damaged))
 
 
 def _task(

@@ -113,7 +113,9 @@ class Description:
         try:
             plain = opened_json(text)
         except ValueError as error:
-            raise StoreError(f"{url}: zarr.json: {error}: not a store of teacher maps, or damaged") from error
+            raise StoreError(
+                f"{url}: zarr.json: {error}: not a store of teacher maps, or damaged: 'tinyhd-pipe store verify' tells"
+            ) from error
         if plain.get("schema") != SCHEMA:
             raise StoreError(
                 f"{url}: schema {plain.get('schema')}, this version reads {SCHEMA}: use the version it names"

@@ -7,8 +7,9 @@ memory holds one chunk.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tinyhd_pipe.store.catalogue import live_shards, read_manifests
 from tinyhd_pipe.store.errors import StoreError
@@ -24,7 +25,7 @@ from tinyhd_pipe.store.manifest import (
 )
 from tinyhd_pipe.store.plan import ShardTask, without_replaced
 from tinyhd_pipe.store.plan_files import planned_tasks, read_plan_files
-from tinyhd_pipe.store.schema import ROOT, Description
+from tinyhd_pipe.store.schema import ROOT, Description, read_description
 from tinyhd_pipe.store.shard import level_metadata
 from tinyhd_pipe.store.storage import Storage, open_storage
 
@@ -86,13 +87,9 @@ def verify(url: str | os.PathLike[str], report: Callable[[int, int], None] = lam
     damages = [Damage(path, reason, lost=False) for path, reason in damaged_plans.items()]
     if storage.read_many([SHARDS_GROUP]).get(SHARDS_GROUP) != GROUP:
         damages.append(Damage(SHARDS_GROUP, "is missing or not as written", lost=False))
-    try:
-        description = Description.from_json(storage.read_many([ROOT]).get(ROOT, b""), storage.url)
-    except StoreError:
-        if not plans:
-            raise
+    description, from_root = _description(storage, plans)
+    if not from_root:
         damages.append(Damage(ROOT, "is missing or damaged", lost=False))
-        description = Description.from_plain(plans[-1]["description"])
     manifests, broken = read_manifests(storage)
     planned = without_replaced(planned_tasks(plans))
     live = live_shards(manifests)
@@ -110,6 +107,30 @@ def verify(url: str | os.PathLike[str], report: Callable[[int, int], None] = lam
         bytes=sum(file.bytes for manifest in live.values() for file in manifest.levels.values()),
         damages=tuple(damages),
     )
+
+
+def known_description(url: str | os.PathLike[str]) -> Description:
+    """What a store says of itself, where its root is damaged from the copy in its plans.
+
+    Raises `StoreError` where neither can be read, or where there is no store.
+    """
+    storage = open_storage(url)
+    return _description(storage, read_plan_files(storage)[0])[0]
+
+
+def _description(storage: Storage, plans: Sequence[Mapping[str, Any]]) -> tuple[Description, bool]:
+    """The same, and whether the root says so."""
+    try:
+        description = read_description(storage)
+    except StoreError:
+        if not plans:
+            raise
+        description = None
+    if description is not None:
+        return description, True
+    if not plans:
+        raise StoreError(f"{storage.url}: no store there: make one with 'tinyhd-pipe teacher-dump'")
+    return Description.from_plain(plans[-1]["description"]), False
 
 
 def _unreadable(number: int, broken: str | None, planned: ShardTask | None) -> Damage:

@@ -35,18 +35,20 @@ def read_description(url: str | os.PathLike[str]) -> Description | None:
     return _read_description(open_storage(url))
 
 
-def create_or_open(url: str | os.PathLike[str], description: Description) -> "StoreWriter":
+def create_or_open(url: str | os.PathLike[str], description: Description, *, make: bool = True) -> "StoreWriter":
     """Open a store for writing, making it where there is none.
 
-    Raises `StoreError` where there is one with another identity, or something else than a store.
+    Without `make` nothing is written: what is not there yet can be previewed. Raises `StoreError` where there is one
+    with another identity, or something else than a store.
     """
     storage = open_storage(url)
     present = read_description(url)
     if present is None:
         if foreign := [name for name in storage.folders("") if not _ours_before_the_root(name)]:
             raise StoreError(f"{url}: holds {foreign[0]} and is no store: name a new or an empty folder")
-        storage.write(SHARDS_GROUP, GROUP)
-        storage.write(ROOT, description.to_json())
+        if make:
+            storage.write(SHARDS_GROUP, GROUP)
+            storage.write(ROOT, description.to_json())
         present = description
     present.refuse_other(description, os.fspath(url))
     return StoreWriter(os.fspath(url), present)
@@ -91,15 +93,30 @@ class StoreWriter:
 
         The plan is written down before it is returned. Call it inside `exclusive`.
         """
+        sealed, _ = read_sealed(self.storage)
+        sweep(self.storage, sealed)
+        plan = self.preview(sources, shard_bytes=shard_bytes, retry_problems=retry_problems, prune=prune)
+        if plan.new:
+            write_plan(self.storage, plan.new, self.description.to_plain())
+        return plan
+
+    def preview(
+        self,
+        sources: Sequence[Source],
+        *,
+        shard_bytes: int = SHARD_BYTES,
+        retry_problems: bool = False,
+        prune: bool = False,
+    ) -> ShardPlan:
+        """What `plan` would say, from reading alone: nothing is swept and nothing written."""
         storage = self.storage
         sealed, manifests = read_sealed(storage)
-        sweep(storage, sealed)
         problems = [
             manifest.columns["id"][position]
             for manifest in live_shards(manifests).values()
             for position in manifest.problems
         ]
-        plan = plan_shards(
+        return plan_shards(
             sources,
             read_plans(storage),
             sealed,
@@ -107,9 +124,6 @@ class StoreWriter:
             retried=problems if retry_problems else (),
             prune=prune,
         )
-        if plan.new:
-            write_plan(storage, plan.new, self.description.to_plain())
-        return plan
 
     def is_sealed(self, task: ShardTask) -> bool:
         """Whether the shard of this task is finished; a task that is run twice looks first."""

@@ -1,6 +1,7 @@
 """The command line: what people type wrong costs them one line, an exit code, and nothing else."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -36,6 +37,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "list.yaml").write_text("- 1\n- 2\n")
     make_data(root / "dots", videos=2)
     make_store(root / "dots.zarr", find_videos([root / "dots" / "video"]))
+    for damaged, file in (("rootless.zarr", "zarr.json"), ("bent.zarr", "shards/00000/zarr.json")):
+        shutil.copytree(root / "dots.zarr", root / damaged)
+        (root / damaged / file).write_text("{}")
     return root
 
 
@@ -66,6 +70,23 @@ MISTAKES = {
     "no annotation": ("teacher-train --data videos --out run", 1, "has no folder 'annotation'"),
     "unknown command": ("teacher-dmp", 2, "No such command"),
     "missing option": ("teacher-dump --videos videos", 2, "Missing option"),
+    "verify of nothing": ("store verify none.zarr", 1, "none.zarr: no store there"),
+    "repair of nothing": ("store verify none.zarr --repair", 1, "none.zarr: no store there"),
+    "verify of another folder": ("store verify nothing", 1, "nothing: no store there"),
+    "a damaged root": ("store info rootless.zarr", 1, "or damaged: 'tinyhd-pipe store verify' tells"),
+    "a damaged manifest": ("store info bent.zarr", 1, "zarr.json is damaged"),
+    "lost maps and no teacher": ("store verify bent.zarr --repair", 1, "are lost: give --weights and --videos"),
+    "lost maps and another teacher": (
+        "store verify bent.zarr --repair --weights hd2s.safetensors --videos dots/video",
+        1,
+        "made with teacher.kind = dots, not hd2s",
+    ),
+    "a sample without a teacher": ("store verify dots.zarr --sample 3", 2, "--sample 3: the teacher makes these"),
+    "a sample of no frame": ("store verify dots.zarr --sample 0", 2, "--sample"),
+    "a teacher without videos": ("store verify dots.zarr --weights hd2s.safetensors", 2, "give both, or neither"),
+    "no such video in the store": ("store show dots.zarr 00", 1, "00: not in dots.zarr: it holds 2 videos, 00"),
+    "frames past the end": ("store show dots.zarr 001 --frames 24:", 2, "the video has frames 0 to 23"),
+    "a plan for labels that are none": (f"{DUMP} videos --plan --labels videos", 1, "has no folder 'annotation'"),
     "mixed precision on a CPU": (f"{STUDENT} dots.zarr --set student_train.mixed_precision=true", 2, "GPU"),
 }
 

@@ -1,5 +1,7 @@
 """Every flipped bit, cut file and missing shard is found, named, and undone."""
 
+import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.store_tools import content_of, describe, make_shard, write_store
+from tests.store_tools import LEVELS, content_of, describe, make_shard, write_store
 from tinyhd_pipe.store import StoreError, create_or_open, open_store
 from tinyhd_pipe.store.codec import crc32c, index_bytes, parse_index
 from tinyhd_pipe.store.manifest import data_path
 from tinyhd_pipe.store.repair import repair
+from tinyhd_pipe.store.schema import CHUNK_FRAMES
 from tinyhd_pipe.store.verify import verify
 
 LENGTHS = {"a.avi": 20, "b.avi": 40, "c.avi": 3, "failed.avi": 0, "d.avi": 33}
@@ -60,9 +63,60 @@ def test_any_flipped_bit_is_found_and_undone(sound: Path) -> None:
         report = verify(sound)
         assert [damage.path for damage in report.damages] == [path], (path, bit)
         mend(sound)
-        if path.startswith("plans/"):
-            (sound / path).write_bytes(before[path])
         assert content_of(sound) == before, (path, bit)
+
+
+def test_200_flipped_bits_of_data_and_index_are_each_named_by_video_and_frame(sound: Path) -> None:
+    rng = np.random.default_rng(0)
+    held = chunks_by_place(sound)
+    paths = sorted(held)
+    sizes = np.array([(sound / path).stat().st_size for path in paths])
+    in_index = 0
+    for _ in range(200):
+        path = paths[rng.choice(len(paths), p=sizes / sizes.sum())]
+        before = (sound / path).read_bytes()
+        at = int(rng.integers(len(before)))
+        ends, names = held[path]
+        if at < ends[-1]:
+            expected = {names[int(np.searchsorted(ends, at, side="right"))]}
+        else:  # 16 bytes for each chunk, and a checksum of them all
+            entry = (at - ends[-1]) // 16
+            expected = set(names[entry : entry + 1] or names)
+            in_index += 1
+        damaged = bytearray(before)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        (sound / path).write_bytes(damaged)
+        damages = verify(sound).damages
+        (sound / path).write_bytes(before)
+        assert {damage.path for damage in damages} == {path}, at
+        assert covers({str(affected) for damage in damages for affected in damage.affected}, expected), at
+    assert 0 < in_index < 100
+
+
+def chunks_by_place(store: Path) -> dict[str, tuple[list[int], list[tuple[str, int]]]]:
+    """Data file -> ends of its chunks in bytes, and (video, first frame) of each chunk, from what the shards say."""
+    held = {}
+    for number in range(3):
+        videos = json.loads((store / f"shards/{number:05d}/zarr.json").read_text())["attributes"]["tinyhd"]["videos"]
+        names = [
+            (video, frame)
+            for video, rows in zip(videos["id"], videos["rows"], strict=True)
+            for frame in range(0, rows, CHUNK_FRAMES)
+        ]
+        for level in LEVELS:
+            stored = (store / data_path(number, level)).read_bytes()
+            ends = parse_index(stored[-index_bytes(len(names)) :]).sum(axis=1).tolist()
+            held[data_path(number, level)] = ([int(end) for end in ends], names)
+    return held
+
+
+def covers(named: set[str], expected: set[tuple[str, int]]) -> bool:
+    """Whether "a.avi (frames 16 to 19)" and the like name these chunks and no other video."""
+    found = set()
+    for name in named:
+        video, first, last = re.fullmatch(r"(.+) \(frames (\d+) to (\d+)\)", name).groups()  # type: ignore[union-attr]
+        found |= {(video, frame) for frame in range(int(first), int(last) + 1, CHUNK_FRAMES)}
+    return found == expected
 
 
 def test_a_flipped_bit_of_a_chunk_is_named_by_video_and_frames_and_only_that_video_is_made_again(
@@ -155,6 +209,26 @@ def test_the_root_is_restored_from_a_plan(store_path: Path) -> None:
         open_store(store_path)
     assert mend(store_path) == []
     assert content_of(store_path) == before
+
+
+def test_a_damaged_plan_is_made_again_from_the_shards(store_path: Path) -> None:
+    before = content_of(store_path)
+    (store_path / "plans/00000.json").write_bytes(b"{}")
+    assert mend(store_path) == []
+    assert content_of(store_path) == before
+
+
+def test_what_a_repaired_plan_says_lets_a_lost_shard_be_made_again(store_path: Path) -> None:
+    write_store(store_path, {**LENGTHS, "e.avi": 9}, changed={"a.avi": "new"})
+    lengths = {**LENGTHS, "e.avi": 9}
+    before = {path: text for path, text in content_of(store_path).items() if path.startswith("shards/")}
+    (store_path / "plans/00000.json").write_bytes(b"{}")
+    assert mend(store_path, lengths) == []
+    shutil.rmtree(store_path / "shards/00001")
+    assert mend(store_path, lengths)
+    after = {path: text for path, text in content_of(store_path).items() if path.startswith("shards/")}
+    assert after == before
+    assert write_store(store_path, lengths, changed={"a.avi": "new"}) == []
 
 
 def test_a_damaged_plan_can_be_deleted_as_the_error_says(store_path: Path) -> None:
