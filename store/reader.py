@@ -124,6 +124,11 @@ class Store:
         return tuple(level.name for level in self.description.levels)
 
     @property
+    def manifests(self) -> Sequence[Manifest]:
+        """The shards that count, in order of their numbers."""
+        return self._catalogue.manifests
+
+    @property
     def every(self) -> int:
         """Frames 0, every, 2 * every, ... have maps."""
         return self.description.every
@@ -141,7 +146,7 @@ class Store:
 
     def info(self) -> dict[str, Any]:
         """The store's facts as plain data: its description, and counts of shards, videos, maps and bytes."""
-        manifests = self._catalogue.manifests
+        manifests = self.manifests
         plain = self.description.to_plain()
         for name, level in plain["levels"].items():
             level["bytes"] = sum(manifest.levels[name].bytes for manifest in manifests if manifest.rows)
