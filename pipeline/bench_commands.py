@@ -1,19 +1,20 @@
 """Commands that measure, on the user's own machine."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option, Typer
 
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.commands import Device, Json, TeacherKind
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tinyhd_pipe.stages.bench_encodings import EncodingBenchmark
+    from tinyhd_pipe.stages.bench_store import StoreBenchmark
+
 app = Typer(help="Measure on this machine; equal answers are asserted before anything is timed.", no_args_is_help=True)
-
-
-@app.callback()
-def _several() -> None:
-    """Keep `predict` a name of its own while it is the only one."""
 
 
 @app.command("predict")
@@ -40,9 +41,72 @@ def predict(
         (v.name, f"{1e3 * v.seconds:.0f}", f"{v.spread:.0%}", f"{v.ratio:.2f}", f"{v.kl:.1e}")
         for v in measured.variants
     ]
-    facts = ", ".join(f"{name} {fact}" for name, fact in measured.machine.items())
     columns = ("", "ms a window", "spread", "times as fast", "KL, nats")
-    console.table(f"{weights}: {facts}", columns, rows)
+    console.table(f"{weights}: {_facts(measured.machine)}", columns, rows)
     if not measured.agree:
         console.say("bfloat16 does not keep this network's maps: judge it on trained weights, or stay with float32")
     console.result(measured, as_json=as_json)
+
+
+@app.command("store")
+def store(
+    store: Annotated[str | None, Option(help="Compare readers of this store: folder or fsspec URL.")] = None,
+    videos: Annotated[
+        list[Path] | None, Option(help="Compare encodings of the teacher's maps of these videos' first frames.")
+    ] = None,
+    weights: Annotated[Path | None, Option(help="The teacher's weights, .pth or .safetensors.")] = None,
+    teacher: TeacherKind = "hd2s",
+    frames: Annotated[int, Option(help="Frames of each video that the teacher sees.", min=1)] = 48,
+    windows: Annotated[int, Option(help="Random windows that each reader reads.", min=1)] = 100,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Compare readers of a store, and what encodings of a teacher's maps cost in bytes and in fidelity.
+
+    tinyhd-pipe bench store --store maps.zarr
+    tinyhd-pipe bench store --videos clips/ --weights hd2s.pt
+    """
+    from tinyhd_pipe.stages.bench_encodings import bench_encodings
+    from tinyhd_pipe.stages.bench_store import bench_store
+    from tinyhd_pipe.stages.networks import load_teacher
+    from tinyhd_pipe.stages.video import find_videos
+    from tinyhd_pipe.store.errors import SettingError
+
+    if bool(videos) != bool(weights) or not (store or videos):
+        raise SettingError("bench store: give --store to compare readers, --videos and --weights to compare encodings")
+    readers = encodings = None
+    if store:
+        with console.progress("rounds") as advance:
+            readers = bench_store(store, windows=windows, report=advance)
+        _show_readers(store, readers)
+    if videos and weights:
+        network = load_teacher(teacher, weights=weights, device=device)
+        with console.progress("videos") as advance:
+            encodings = bench_encodings(network, find_videos(videos), frames=frames, report=advance)
+        _show_encodings(str(weights), encodings)
+    console.result({"readers": readers, "encodings": encodings}, as_json=as_json)
+
+
+def _show_readers(store: str, measured: "StoreBenchmark") -> None:
+    rows = [(r.name, f"{r.windows_per_second:,.0f}", f"{r.spread:.0%}", f"{r.ratio:.1f}") for r in measured.readers]
+    columns = ("random windows of 16 frames, all levels", "a second of one core", "spread", "times zarr's")
+    console.table(f"{store}: {_facts(measured.machine)}", columns, rows)
+    grids = ", ".join(f"{name} {y}x{x}" for name, (y, x) in measured.levels.items())
+    console.say(f"equal codes from all of them; out of {measured.maps} maps of {grids}")
+    if "h5py" not in measured.machine:
+        console.say("h5py is not installed: pip install h5py compares with HDF5, too")
+
+
+def _show_encodings(weights: str, measured: "EncodingBenchmark") -> None:
+    rows = [
+        (e.name, f"{e.bytes_per_map:,.0f}", f"{e.kl:.1e}", f"{e.worst_kl:.1e}", f"{e.maps_per_second:,.0f}")
+        for e in measured.encodings
+    ]
+    columns = (f"{measured.maps} maps of each level", "bytes a map", "KL, nats", "worst level", "maps/s a core")
+    console.table(f"{weights}: {_facts(measured.machine)}", columns, rows)
+    for name, levels in measured.levels.items():
+        console.say(f"{name}: " + ", ".join(f"{level} {y}x{x}" for level, (y, x) in levels.items()))
+
+
+def _facts(machine: "Mapping[str, str]") -> str:
+    return ", ".join(f"{name} {fact}" for name, fact in machine.items())

@@ -29,8 +29,12 @@ Floats = NDArray[np.float32]
 CODES = 256
 CENTRE = -3.0
 """Logit of the middle code: real maps lie between -11 and 5."""
-CHUNK_FRAMES = 16
-"""Maps that are encoded together; the first of them holds nothing from before."""
+CHUNK_FRAMES = 8
+"""Maps that are encoded together; the first of them holds nothing from before.
+
+Sixteen would take a twentieth off the bytes; eight make random windows of 16 frames a fifth faster to read, and single
+frames almost twice as fast.
+"""
 SMALLEST_STEP = 14.0 / CODES  # a finer grid would clip what real maps contain
 LARGEST_TOLERANCE = 1.0  # logits
 KL_STEPS = 18.0

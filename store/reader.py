@@ -5,9 +5,10 @@ file. Opened files are kept, with their indices, up to a limit, so memory does n
 `Store` pickles as its URL and opens itself again where it is unpickled.
 """
 
+import math
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from functools import cached_property
@@ -123,6 +124,11 @@ class Store:
         return tuple(level.name for level in self.description.levels)
 
     @property
+    def manifests(self) -> Sequence[Manifest]:
+        """The shards that count, in order of their numbers."""
+        return self._catalogue.manifests
+
+    @property
     def every(self) -> int:
         """Frames 0, every, 2 * every, ... have maps."""
         return self.description.every
@@ -143,7 +149,7 @@ class Store:
 
         Beside them what the same maps would take as plain arrays, every level on the teacher's grid.
         """
-        manifests = self._catalogue.manifests
+        manifests = self.manifests
         plain = self.description.to_plain()
         for name, level in plain["levels"].items():
             level["bytes"] = sum(manifest.levels[name].bytes for manifest in manifests if manifest.rows)
@@ -187,28 +193,40 @@ class Store:
         them (bilinear upsampling of the logits, then sigmoid). Raises `StoreError`, naming them, where
         frames have no valid map: a missing map must never become a target.
         """
-        maps = {}
-        for level, pieces, count in self._pieces(video_id, frames, levels):
-            if size is None or tuple(size) == level.grid:
-                maps[level.name] = values = np.empty((count, *level.grid), np.float32)
-                for start, codes in pieces:
-                    look_up(self._value_tables[level.name], codes, values[start : start + len(codes)])
-            else:
-                maps[level.name] = values = np.empty((count, *size), np.float32)
-                for start, codes in pieces:
-                    _upsample(level, codes, values[start : start + len(codes)])
+        wanted, spans, chosen = self._wanted(video_id, frames, levels)
+        maps = _empty(chosen, len(wanted), np.float32, size)
+        for level in chosen:
+            values = maps[level.name]
+            for start, codes in self._codes(level, spans):
+                out = values[start : start + len(codes)]
+                if values.shape[1:] == level.grid:
+                    look_up(self._value_tables[level.name], codes, out)
+                else:
+                    _upsample(level, codes, out)
         return maps
+
+    def read_codes(self, video_id: str, frames: ArrayLike, *, levels: Iterable[str] | None = None) -> dict[str, Codes]:
+        """The same as `read`, as stored: level -> uint8 (frame, y, x), to be scaled wherever that is cheapest.
+
+        The logit is code * scale + offset of the level (`description.levels`). A quarter of the bytes of `read`.
+        """
+        wanted, spans, chosen = self._wanted(video_id, frames, levels)
+        codes: dict[str, Codes] = _empty(chosen, len(wanted), np.uint8)
+        for level in chosen:
+            for start, piece in self._codes(level, spans):
+                codes[level.name][start : start + len(piece)] = piece
+        return codes
 
     def read_logits(
         self, video_id: str, frames: ArrayLike, *, levels: Iterable[str] | None = None
     ) -> dict[str, Floats]:
         """The same as `read`, before the sigmoid and on the stored grids."""
-        logits = {}
-        for level, pieces, count in self._pieces(video_id, frames, levels):
-            table = logit_table(level.scale, level.offset)
-            logits[level.name] = values = np.empty((count, *level.grid), np.float32)
-            for start, codes in pieces:
-                values[start : start + len(codes)] = table[codes]
+        wanted, spans, chosen = self._wanted(video_id, frames, levels)
+        logits = _empty(chosen, len(wanted), np.float32)
+        for level in chosen:
+            pairs = pair_table(logit_table(level.scale, level.offset))
+            for start, codes in self._codes(level, spans):
+                look_up(pairs, codes, logits[level.name][start : start + len(codes)])
         return logits
 
     def _runs(self, video_id: str) -> list[tuple[Manifest, VideoRow]]:
@@ -224,19 +242,17 @@ class Store:
             found.append((manifest, manifest.row(run - int(catalogue.first_run[shard]))))
         return found
 
-    def _pieces(
+    def _wanted(
         self, video_id: str, frames: ArrayLike, levels: Iterable[str] | None
-    ) -> Iterator[tuple[Level, Iterator[Piece], int]]:
-        """For each level the codes of the wanted frames, piece by piece, and how many there are in all."""
+    ) -> tuple[NDArray[np.int64], list[Span], list[Level]]:
+        """The wanted frames, where their rows lie, and the wanted levels. Raises `StoreError` where there are none."""
         wanted = _whole_numbers(frames)
         self._refuse_missing(video_id, wanted)
         names = set(self.levels if levels is None else levels)
         if unknown := names.difference(self.levels):
             raise StoreError(f"{self.url}: has no level {sorted(unknown)}, but {list(self.levels)}")
-        spans = self._spans(video_id, wanted)
-        for level in self.description.levels:
-            if level.name in names:
-                yield level, self._codes(level, spans), len(wanted)
+        chosen = [level for level in self.description.levels if level.name in names]
+        return wanted, self._spans(video_id, wanted), chosen
 
     def _spans(self, video_id: str, wanted: NDArray[np.int64]) -> list[Span]:
         """The wanted frames as stretches of adjacent rows, in the order in which they were asked for."""
@@ -302,6 +318,23 @@ class Store:
             while len(self._open) > OPEN_FILES:
                 self._open.popitem(last=False)
         return file
+
+
+def _empty(
+    levels: Sequence[Level], frames: int, dtype: type[np.generic], size: tuple[int, int] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Room for the maps of each level, (frame, y, x), all of it in one block.
+
+    Several arrays of half a megabyte and more would go back to the kernel after every window and be faulted in again
+    page by page, which takes longer than decoding what they hold.
+    """
+    shapes = [(frames, *(size or level.grid)) for level in levels]
+    ends = np.cumsum([0, *(math.prod(shape) for shape in shapes)]).tolist()
+    block = np.empty(ends[-1], dtype)
+    return {
+        level.name: block[start:end].reshape(shape)
+        for level, shape, (start, end) in zip(levels, shapes, pairwise(ends), strict=True)
+    }
 
 
 def _whole_numbers(frames: ArrayLike) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from tinyhd_pipe.store.codec import encode_chunk
 from tinyhd_pipe.store.encoding import (
     CENTRE,
+    CHUNK_FRAMES,
     CODES,
     logit_table,
     map_table,
@@ -45,7 +46,7 @@ def test_the_first_map_of_a_chunk_and_every_dense_pixel_move_by_at_most_half_a_s
     error = np.abs(logit_table(scale, offset)[quantise(logits, scale, offset)] - logits)
     maps = 1 / (1 + np.exp(-logits))
     dense = maps >= maps.mean(axis=(1, 2), keepdims=True) * 1.01
-    assert (error[::16] <= scale / 2 + 1e-4).all()
+    assert (error[::CHUNK_FRAMES] <= scale / 2 + 1e-4).all()
     assert (error[dense] <= scale / 2 + 1e-4).all()
 
 
@@ -53,7 +54,8 @@ def test_the_first_map_of_a_chunk_and_every_dense_pixel_move_by_at_most_half_a_s
 def test_chunks_do_not_depend_on_each_other(budget: float, logits: np.ndarray) -> None:
     scale = step_of_budget(budget)
     offset = offset_of_step(scale)
-    apart = [quantise(logits[start : start + 16], scale, offset) for start in range(0, len(logits), 16)]
+    starts = range(0, len(logits), CHUNK_FRAMES)
+    apart = [quantise(logits[start : start + CHUNK_FRAMES], scale, offset) for start in starts]
     np.testing.assert_array_equal(quantise(logits, scale, offset), np.concatenate(apart))
 
 
@@ -144,7 +146,7 @@ def test_kl_is_far_beyond_the_budget_for_maps_one_frame_off() -> None:
 
 
 def test_holding_faint_pixels_makes_chunks_smaller() -> None:
-    live = wandering_maps(16)
+    live = wandering_maps(CHUNK_FRAMES)
     scale = step_of_budget(2e-4)
     held = quantise(live, scale, offset_of_step(scale))
     nearest = quantise(live, scale, offset_of_step(scale), chunk_frames=1)

@@ -46,7 +46,7 @@ def test_a_sound_store_has_no_damage(sound: Path) -> None:
     report = verify(sound)
     assert report.sound
     assert report.shards == 3
-    assert report.chunks == 2 * (2 + 3 + 1 + 3)
+    assert report.chunks == 2 * (3 + 5 + 1 + 5)
 
 
 def test_any_flipped_bit_is_found_and_undone(sound: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_missing_file_or_foreign_file_of_a_shard_is_found(store_path: Path) ->
 def test_a_chunk_that_was_replaced_together_with_its_checksum_is_found(store_path: Path) -> None:
     file = store_path / data_path(0, "final")
     stored = bytearray(file.read_bytes())
-    end = int(parse_index(bytes(stored[-index_bytes(2) :]))[0].sum())
+    end = int(parse_index(bytes(stored[-index_bytes(3) :]))[0].sum())
     stored[end - 20] ^= 1
     stored[end - 4 : end] = crc32c(bytes(stored[: end - 4])).to_bytes(4, "little")
     file.write_bytes(stored)
