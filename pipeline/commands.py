@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option
 
 from tinyhd_pipe.pipeline import console
+from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
     from tinyhd_pipe.pipeline.params import Recipe as RecipeSettings
@@ -96,6 +97,12 @@ def teacher_dump(
     store: Annotated[str, Option(help="Folder or fsspec URL of the zarr store; made, or gone on with.")],
     weights: Annotated[Path, Option(help="The teacher's weights, .pth or .safetensors.")],
     teacher: TeacherKind = "hd2s",
+    workers: Annotated[
+        int | None, Option(min=1, help="Share the work among that many processes of this machine (Dask).")
+    ] = None,
+    scheduler: Annotated[
+        str | None, Option(help="Address of a Dask scheduler whose workers do the work: tcp://10.0.0.1:8786.")
+    ] = None,
     device: Device = "cpu",
     params: Params = None,
     overrides: Overrides = None,
@@ -105,6 +112,8 @@ def teacher_dump(
 
     tinyhd-pipe teacher-dump --videos clips/ --store maps.zarr --teacher hd2s --weights hd2s.pt
     """
+    if workers is not None and scheduler is not None:
+        raise SettingError(f"--workers {workers} and --scheduler {scheduler}: give one of them")
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import teacher_dump as stage
     from tinyhd_pipe.stages.networks import load_teacher
@@ -118,6 +127,12 @@ def teacher_dump(
         there = read_description(store)
         precision = there.teacher["precision"] if there else "auto"
     network = load_teacher(teacher, weights=weights, size=settings.size, precision=precision, device=device)
+    cluster = None
+    if workers or scheduler:
+        from tinyhd_pipe.stages.cluster_work import TeacherFile
+        from tinyhd_pipe.stages.dump_cluster import Cluster
+
+        cluster = Cluster(TeacherFile.of(network, weights), workers, scheduler)
     with console.progress("reading videos") as reading, console.progress("teacher") as advance:
         dumped = stage.teacher_dump(
             sources,
@@ -127,6 +142,7 @@ def teacher_dump(
             budget=settings.fidelity,
             shard_bytes=round(settings.shard_megabytes * 2**20),
             batch=settings.batch,
+            cluster=cluster,
             report=lambda at: advance(at.frames, at.frames_in_all, f"frames; {at.videos} of {at.videos_in_all} videos"),
             reading=reading,
         )

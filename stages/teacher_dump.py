@@ -8,13 +8,13 @@ one window for each frame (teacher_maps.py), and that of encoding its maps.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from tinyhd_pipe.stages.fidelity import choose_levels
-from tinyhd_pipe.stages.networks import Network
+from tinyhd_pipe.stages.networks import PROVENANCE, Network
 from tinyhd_pipe.stages.shard_work import make_shard
 from tinyhd_pipe.stages.teacher_maps import LEVELS, teacher_maps
 from tinyhd_pipe.stages.video import VideoSource, decode, digest, probe
@@ -24,10 +24,11 @@ from tinyhd_pipe.store.reader import open_store
 from tinyhd_pipe.store.schema import Description, Temporal
 from tinyhd_pipe.store.writer import create_or_open, read_description
 
+if TYPE_CHECKING:
+    from tinyhd_pipe.stages.dump_cluster import Cluster
+
 SAMPLED_VIDEOS, SAMPLED_FRAMES = 4, 48
 """What grids and steps are chosen from: the first frames of the first videos."""
-PROVENANCE = ("torch", "licence")
-"""Facts of the teacher that are worth keeping, and that two dumps into one store may differ in."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def teacher_dump(
     budget: float = 2e-4,
     shard_bytes: int = 128 << 20,
     batch: int = 1,
+    cluster: "Cluster | None" = None,
     report: Callable[[DumpProgress], None] = lambda progress: None,
     reading: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dumped:
@@ -79,10 +81,12 @@ def teacher_dump(
         budget: mean KL(live ‖ stored) that a stored map may cost, nats.
         shard_bytes: size of a shard, which is what a kill can cost.
         batch: windows in one forward pass.
+        cluster: Dask workers that make the shards, to the same bytes; without one this process does.
         report: told of every batch; reading: told (videos read, videos in all) while they are identified.
 
     Raises StoreError when the store belongs to another teacher or another dump writes to it, VideoError when no video
-    can be read at all. A video that fails is listed in the result and in the store; the others are done.
+    can be read at all, ClusterError when there are no workers or they see other files. A video that fails is listed in
+    the result and in the store; the others are done.
     """
     estimates, unreadable = _identify(sources, reading)
     writer = create_or_open(url, _description(url, teacher, sources, every=every, budget=budget))
@@ -90,8 +94,13 @@ def teacher_dump(
     with writer.exclusive():
         plan = writer.plan(list(estimates.values()), shard_bytes=shard_bytes)
         counter = _Counter.of_plan(plan.todo, estimates, every, report)
-        for task in plan.todo:
-            make_shard(writer, task, by_id, teacher, batch=batch, made=counter.made)
+        if cluster is not None:
+            from tinyhd_pipe.stages.dump_cluster import make_shards
+
+            make_shards(cluster, writer, plan.todo, by_id, batch=batch, report=counter.stands_at)
+        else:
+            for task in plan.todo:
+                make_shard(writer, task, by_id, teacher, batch=batch, made=counter.made)
     return _summary(url, estimates, unreadable, counter)
 
 
@@ -105,7 +114,7 @@ def _description(
     return replace(
         there,
         teacher_grid=teacher.scaling.size,
-        teacher=_identity(teacher),
+        teacher=teacher.identity,
         temporal=_temporal(teacher, every),
         budget=budget,
     )
@@ -117,10 +126,6 @@ def _temporal(teacher: Network, every: int) -> Temporal:
     return Temporal(
         map_of="every frame of the window", head="the first window", short_video="first frame repeated", every=every
     )
-
-
-def _identity(teacher: Network) -> dict[str, Any]:
-    return {name: fact for name, fact in teacher.facts.items() if name not in PROVENANCE}
 
 
 def _identify(
@@ -165,7 +170,10 @@ class _Counter:
         return _Counter(DumpProgress(0, len(to_make), 0, frames), report)
 
     def made(self, frames: int, videos: int) -> None:
-        self.stand = replace(self.stand, frames=self.stand.frames + frames, videos=self.stand.videos + videos)
+        self.stands_at(self.stand.frames + frames, self.stand.videos + videos)
+
+    def stands_at(self, frames: int, videos: int) -> None:
+        self.stand = replace(self.stand, frames=frames, videos=videos)
         self.report(self.stand)
 
 
@@ -207,7 +215,7 @@ def describe(teacher: Network, sources: Sequence[VideoSource], *, every: int, bu
     return Description(
         levels=tuple(choice.level for choice in choices),
         teacher_grid=size,
-        teacher=_identity(teacher),
+        teacher=teacher.identity,
         temporal=_temporal(teacher, every),
         budget=budget,
         measured={choice.level.name: {"kl": choice.kl, "bytes_per_map": choice.bytes_per_map} for choice in choices},
