@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option
 
 from tinyhd_pipe.pipeline import console
+from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
     from tinyhd_pipe.pipeline.params import Recipe as RecipeSettings
@@ -109,6 +110,12 @@ def teacher_dump(
     prune: Annotated[
         bool, Option("--prune", help="Drop the maps of videos that are not given; they are kept otherwise.")
     ] = False,
+    workers: Annotated[
+        int | None, Option(min=1, help="Share the work among that many processes of this machine (Dask).")
+    ] = None,
+    scheduler: Annotated[
+        str | None, Option(help="Address of a Dask scheduler whose workers do the work: tcp://10.0.0.1:8786.")
+    ] = None,
     device: Device = "cpu",
     params: Params = None,
     overrides: Overrides = None,
@@ -118,6 +125,8 @@ def teacher_dump(
 
     tinyhd-pipe teacher-dump --videos clips/ --store maps.zarr --teacher hd2s --weights hd2s.pt
     """
+    if workers is not None and scheduler is not None:
+        raise SettingError(f"--workers {workers} and --scheduler {scheduler}: give one of them")
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import teacher_dump as stage
     from tinyhd_pipe.stages.networks import load_teacher
@@ -142,12 +151,19 @@ def teacher_dump(
     if plan:
         _plan_dump(sources, store, network, labels, options, as_json=as_json)
         return
+    cluster = None
+    if workers or scheduler:
+        from tinyhd_pipe.stages.cluster_work import TeacherFile
+        from tinyhd_pipe.stages.dump_cluster import Cluster
+
+        cluster = Cluster(TeacherFile.of(network, weights), workers, scheduler)
     with console.progress("reading videos") as reading, console.progress("teacher") as advance:
         dumped = stage.teacher_dump(
             sources,
             store,
             network,
             **options,
+            cluster=cluster,
             report=lambda at: advance(at.frames, at.frames_in_all, f"frames; {at.videos} of {at.videos_in_all} videos"),
             reading=reading,
         )

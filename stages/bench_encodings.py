@@ -22,9 +22,9 @@ from torch import Tensor
 from zarr.codecs import ZstdCodec
 
 from tinyhd_pipe.stages.benchmark import machine
+from tinyhd_pipe.stages.dump_identity import SAMPLED_FRAMES, SAMPLED_VIDEOS
 from tinyhd_pipe.stages.fidelity import choose_levels, kl_of, to_grid, to_size
 from tinyhd_pipe.stages.networks import Network, Size
-from tinyhd_pipe.stages.teacher_dump import SAMPLED_FRAMES, SAMPLED_VIDEOS
 from tinyhd_pipe.stages.teacher_maps import LEVELS, teacher_maps
 from tinyhd_pipe.stages.video import VideoSource, decode
 from tinyhd_pipe.store.codec import decode_chunk, encode_chunk

@@ -8,13 +8,12 @@ store: one window for each sampled frame.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tinyhd_pipe.stages.fidelity import choose_levels
-from tinyhd_pipe.stages.networks import Network
+from tinyhd_pipe.stages.networks import PROVENANCE, Network
 from tinyhd_pipe.stages.teacher_maps import LEVELS, teacher_maps
 from tinyhd_pipe.stages.video import VideoSource, decode
 from tinyhd_pipe.store.errors import VideoError
@@ -22,8 +21,6 @@ from tinyhd_pipe.store.schema import Description, Temporal
 
 SAMPLED_VIDEOS, SAMPLED_FRAMES = 4, 48
 """What grids and steps are chosen from: the first frames of the first videos."""
-PROVENANCE = ("torch", "licence")
-"""Facts of the teacher that are worth keeping, and that two dumps into one store may differ in."""
 
 
 def describe(teacher: Network, sources: Sequence[VideoSource], *, every: int, budget: float) -> Description:
@@ -66,7 +63,7 @@ def description_of(
     return Description(
         levels=tuple(choice.level for choice in choices),
         teacher_grid=size,
-        teacher=_identity(teacher),
+        teacher=teacher.identity,
         temporal=_temporal(teacher, every),
         budget=budget,
         measured={choice.level.name: {"kl": choice.kl, "bytes_per_map": choice.bytes_per_map} for choice in choices},
@@ -79,7 +76,7 @@ def as_of_now(there: Description, teacher: Network, *, every: int, budget: float
     return replace(
         there,
         teacher_grid=teacher.scaling.size,
-        teacher=_identity(teacher),
+        teacher=teacher.identity,
         temporal=_temporal(teacher, every),
         budget=budget,
     )
@@ -96,7 +93,3 @@ def _temporal(teacher: Network, every: int) -> Temporal:
     return Temporal(
         map_of="every frame of the window", head="the first window", short_video="first frame repeated", every=every
     )
-
-
-def _identity(teacher: Network) -> dict[str, Any]:
-    return {name: fact for name, fact in teacher.facts.items() if name not in PROVENANCE}

@@ -29,6 +29,8 @@ from tinyhd_pipe.store.errors import SettingError, WeightsError
 Kind = Literal["hd2s", "tinyhd"]
 Precision = Literal["float32", "bfloat16", "auto"]
 Size = tuple[int, int]
+PROVENANCE = ("torch", "licence")
+"""Facts that are worth keeping, and that two dumps into one store may differ in."""
 
 LICENCES: Mapping[Kind, str] = {
     "hd2s": "CC BY-NC 4.0 (published HD2S code and weights)",
@@ -89,6 +91,11 @@ class Network:
     def outputs(self) -> int:
         """Frames of a clip that get a final map: 1 (the last one) or 16."""
         return self.module.outputs if isinstance(self.module, TinyHD) else 1
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The facts that must be equal for two maps to be of one teacher."""
+        return {name: fact for name, fact in self.facts.items() if name not in PROVENANCE}
 
     def preprocess(self, frames: NDArray[np.uint8]) -> Tensor:
         """RGB frames, uint8 (frame, y, x, 3) of any size, to a clip, float32 (1, 3, frame, y, x)."""

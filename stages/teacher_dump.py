@@ -8,6 +8,7 @@ one window for each frame (teacher_maps.py), and that of encoding its maps.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from tinyhd_pipe.stages.dump_identity import as_of_now, describe
 from tinyhd_pipe.stages.dump_plan import identify
@@ -21,6 +22,9 @@ from tinyhd_pipe.store.reader import open_store
 from tinyhd_pipe.store.schema import Description
 from tinyhd_pipe.store.storage import open_storage
 from tinyhd_pipe.store.writer import create_or_open, read_description
+
+if TYPE_CHECKING:
+    from tinyhd_pipe.stages.dump_cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ def teacher_dump(
     batch: int = 1,
     retry_problems: bool = False,
     prune: bool = False,
+    cluster: "Cluster | None" = None,
     report: Callable[[DumpProgress], None] = lambda progress: None,
     reading: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dumped:
@@ -88,10 +93,12 @@ def teacher_dump(
         retry_problems: make those videos again that are listed with a problem.
         prune: drop the maps of videos that are not among the sources; kept by default, because a second folder dumped
             into the same store must not remove the first.
+        cluster: Dask workers that make the shards, to the same bytes; without one this process does.
         report: told of every batch; reading: told (videos read, videos in all) while they are identified.
 
     Raises StoreError when the store belongs to another teacher or another dump writes to it, VideoError when no video
-    can be read at all. A video that fails is listed in the result and in the store; the others are done.
+    can be read at all, ClusterError when there are no workers or they see other files. A video that fails is listed in
+    the result and in the store; the others are done.
     """
     with exclusive(open_storage(url)):
         estimates, unreadable = identify(sources, reading)
@@ -102,8 +109,13 @@ def teacher_dump(
         videos = list(estimates.values())
         plan = writer.plan(videos, shard_bytes=shard_bytes, retry_problems=retry_problems, prune=prune)
         counter = _Counter.of_plan(plan.todo, estimates, every, report)
-        for task in plan.todo:
-            make_shard(writer, task, by_id, teacher, batch=batch, made=counter.made)
+        if cluster is not None:
+            from tinyhd_pipe.stages.dump_cluster import make_shards
+
+            make_shards(cluster, writer, plan.todo, by_id, batch=batch, report=counter.stands_at)
+        else:
+            for task in plan.todo:
+                make_shard(writer, task, by_id, teacher, batch=batch, made=counter.made)
     return _summary(url, estimates, unreadable, counter)
 
 
@@ -139,11 +151,14 @@ class _Counter:
 
     def made(self, frames: int, videos: int, written: int) -> None:
         stand = self.stand
+        self.stands_at(stand.frames + frames, stand.videos + videos, stand.bytes_written + written)
+
+    def stands_at(self, frames: int, videos: int, written: int) -> None:
         self.stand = replace(
-            stand,
-            frames=stand.frames + frames,
-            videos=stand.videos + videos,
-            bytes_written=stand.bytes_written + written,
+            self.stand,
+            frames=frames,
+            videos=videos,
+            bytes_written=written,
             seconds=time.perf_counter() - self.started,
         )
         self.report(self.stand)

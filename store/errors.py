@@ -23,3 +23,7 @@ class DataError(TinyHDError):
 
 class SettingError(TinyHDError):
     """A setting that is out of range, misspelt, or that contradicts another one."""
+
+
+class ClusterError(TinyHDError):
+    """A Dask scheduler that cannot be reached, or workers that are missing, died, or see other files than we do."""

@@ -1,4 +1,4 @@
-"""One dump at a time.
+"""One dump at a time, and one writer for each shard.
 
 The lock is the operating system's own on an open file, so it ends with its process, however that dies:
 there is no stale lock to clear. Object stores have no locks; there, two dumps of the same videos write the
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from filelock import FileLock, Timeout
 
 from tinyhd_pipe.store.errors import StoreError
-from tinyhd_pipe.store.storage import LocalStorage, Storage
+from tinyhd_pipe.store.storage import PARTIAL, LocalStorage, Storage
 
 LOCK = ".lock"
 
@@ -41,3 +41,24 @@ def exclusive(storage: Storage) -> Iterator[None]:
         if is_new:
             with suppress(OSError):  # not empty: it is a store now
                 storage.root.rmdir()
+
+
+@contextmanager
+def claimed(storage: Storage, shard: int) -> Iterator[None]:
+    """Be the only one that writes this shard; waits for another worker that is at it, until that ends or dies.
+
+    The file stays, for whoever waits on it; the next sweep removes it. Object stores have no locks: there, two workers
+    may write the same bytes. Raises `StoreError` where there can be no file.
+    """
+    if not isinstance(storage, LocalStorage):
+        yield
+        return
+    lock = FileLock(storage.root / f"{LOCK}-{shard:05d}{PARTIAL}")
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise StoreError(f"{storage.url}: cannot be written: {error.strerror}: use another --store") from error
+    try:
+        yield
+    finally:
+        lock.release()

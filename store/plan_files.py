@@ -84,14 +84,19 @@ def read_sealed(storage: Storage) -> tuple[dict[int, ShardTask], dict[int, Manif
     return {number: task_of(manifest) for number, manifest in whole.items()}, whole
 
 
-def sealed_task(storage: Storage, number: int) -> ShardTask | None:
-    """The shard of this number if it is finished, by the same rule."""
+def sealed_manifest(storage: Storage, number: int) -> Manifest | None:
+    """The manifest of this shard if it is finished, by the same rule."""
     path = manifest_path(number)
     try:
         manifest = Manifest.from_json(storage.read_many([path])[path])
     except (KeyError, ValueError):
         return None
-    return task_of(manifest) if _is_whole(manifest, storage.sizes(shard_folder(number))) else None
+    return manifest if _is_whole(manifest, storage.sizes(shard_folder(number))) else None
+
+
+def holds(manifest: Manifest, task: ShardTask) -> bool:
+    """Whether the shard of this manifest has the members of the task."""
+    return task_of(manifest).members == task.members
 
 
 def _is_whole(manifest: Manifest, sizes: Mapping[str, int]) -> bool:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from tinyhd_pipe.store.catalogue import live_shards, shard_numbers
 from tinyhd_pipe.store.errors import StoreError
-from tinyhd_pipe.store.lock import LOCK, exclusive
+from tinyhd_pipe.store.lock import LOCK, claimed, exclusive
 from tinyhd_pipe.store.manifest import GROUP, SHARDS, SHARDS_GROUP, manifest_path, shard_folder
 from tinyhd_pipe.store.plan import ShardPlan, ShardTask, Source, plan_shards
-from tinyhd_pipe.store.plan_files import read_plans, read_sealed, sealed_task, write_plan
+from tinyhd_pipe.store.plan_files import holds, read_plans, read_sealed, sealed_manifest, write_plan
 from tinyhd_pipe.store.schema import ROOT, Description
 from tinyhd_pipe.store.schema import read_description as _read_description
 from tinyhd_pipe.store.shard import ShardWriter, write_shard
@@ -127,8 +127,30 @@ class StoreWriter:
 
     def is_sealed(self, task: ShardTask) -> bool:
         """Whether the shard of this task is finished; a task that is run twice looks first."""
-        sealed = sealed_task(self.storage, task.number)
-        return sealed is not None and sealed.members == task.members and not task.in_place
+        sealed = sealed_manifest(self.storage, task.number)
+        return sealed is not None and holds(sealed, task) and not task.in_place
+
+    def claim(self, task: ShardTask) -> AbstractContextManager[None]:
+        """Keep other workers off this shard while the context lasts; waits for one that is at it. Look whether the
+        shard is sealed inside it."""
+        return claimed(self.storage, task.number)
+
+    def made(self, task: ShardTask) -> tuple[int, int]:
+        """Of the sealed shard of this task: maps of each level that were not copied, and bytes of all maps.
+
+        Raises `StoreError` where the shard is not sealed.
+        """
+        sealed = sealed_manifest(self.storage, task.number)
+        if sealed is None:
+            raise StoreError(f"{self.url}: shard {task.number} is not there after it was made: run again")
+        new = {member.id for member in task.to_make}
+        rows = zip(sealed.columns["id"], sealed.columns["rows"], strict=True)
+        maps = sum(count for video_id, count in rows if video_id in new)
+        return maps, sum(file.bytes for file in sealed.levels.values())
+
+    def sweep(self) -> None:
+        """Remove what dead workers left. Call it inside `exclusive`, when no shard is being written."""
+        sweep(self.storage, read_sealed(self.storage)[0])
 
     @contextmanager
     def shard(self, task: ShardTask) -> Iterator[ShardWriter]:

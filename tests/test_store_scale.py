@@ -3,16 +3,19 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.store_tools import describe, write_store
-from tinyhd_pipe.store import create_or_open, open_store
-from tinyhd_pipe.store.manifest import LevelFile, Manifest, VideoRow, manifest_path
+from tinyhd_pipe.store import Source, create_or_open, open_store
+from tinyhd_pipe.store.manifest import LevelFile, Manifest, VideoRow, data_path, manifest_path, metadata_path
 
 SHARDS, VIDEOS = 480, 500
+LEVELS = dict.fromkeys((*(f"conspicuity_{scale}" for scale in (2, 3, 4, 5)), "final"), (12, 16))
+TINY = b"maps"
 OPEN = """
 import json, pathlib, sys, time
 import numpy
@@ -32,29 +35,38 @@ print(json.dumps([len(videos), row.rows, seconds, after / 1024, before / 1024]))
 """
 
 
+def _rows(shard: int) -> list[VideoRow]:
+    return [
+        VideoRow(
+            id=f"train_256/riding unicycle/{shard:04}{place:04}_000012_000022.mp4",
+            digest=f"{shard * VIDEOS + place:064x}",
+            frames=300,
+            height=256,
+            width=340,
+            rate="30000/1001",
+            first_frame=0,
+            rows=300,
+            first_row=304 * place,
+        )
+        for place in range(VIDEOS)
+    ]
+
+
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The manifests of a store as large as Kinetics-400, as a dump writes them; no maps."""
+    """The manifests of a store as large as Kinetics-400, as a dump writes them; of maps, files of a few bytes."""
     path = tmp_path_factory.mktemp("wide") / "maps.zarr"
-    writer = create_or_open(path, describe())
+    create_or_open(path, describe(levels=LEVELS))
     for number in range(SHARDS):
-        rows = [
-            VideoRow(
-                id=f"train_256/riding unicycle/{number:04}{place:04}_000012_000022.mp4",
-                digest=f"{number * VIDEOS + place:064x}",
-                frames=300,
-                height=256,
-                width=340,
-                rate="30000/1001",
-                first_frame=0,
-                rows=300,
-                first_row=304 * place,
-            )
-            for place in range(VIDEOS)
-        ]
-        levels = {name: LevelFile(10**8, "0" * 64) for name in ("final", "conspicuity_2")}
-        manifest = Manifest.of_rows(number, rows, 304 * VIDEOS, levels, ())
-        writer.storage.write(manifest_path(number), manifest.to_json())
+        rows = _rows(number)
+        manifest = Manifest.of_rows(
+            number, rows, 304 * VIDEOS, dict.fromkeys(LEVELS, LevelFile(len(TINY), "0" * 64)), ()
+        )
+        for level in LEVELS:
+            for name in (data_path(number, level), metadata_path(number, level)):
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_bytes(TINY)
+        (path / manifest_path(number)).write_bytes(manifest.to_json())
     return path
 
 
@@ -66,6 +78,33 @@ def test_a_quarter_of_a_million_videos_open_in_about_a_second_and_300_megabytes(
     assert rows == 300
     assert seconds < 4  # about 1 on a quiet machine
     assert megabytes < 300
+
+
+def test_adding_one_video_to_a_quarter_of_a_million_writes_its_own_shard_and_nothing_else(wide: Path) -> None:
+    there = [Source(row.id, row.digest, row.frames) for shard in range(SHARDS) for row in _rows(shard)]
+    before = _stamps(wide)
+    assert len(before) == 11 * SHARDS + 2
+    writer = create_or_open(wide, describe(levels=LEVELS))
+    started = time.process_time()
+    with writer.exclusive():
+        plan = writer.plan([*there, Source("new.mp4", "d", 20)])
+        seconds = time.process_time() - started
+        (task,) = plan.todo
+        maps = {level: np.zeros((20, *grid), np.float32) for level, grid in LEVELS.items()}
+        with writer.shard(task) as shard, shard.video("new.mp4") as video:
+            video.append(maps)
+            video.finish(20)
+    after = _stamps(wide)
+    assert {path: after[path] for path in before} == before, "nothing that was there was touched"
+    assert len(after) - len(before) == 11 + 1, "one shard and one plan"
+    assert len(open_store(wide).videos) == SHARDS * VIDEOS + 1
+    assert seconds < 6  # about 1.4 on a quiet machine
+
+
+def _stamps(store: Path) -> dict[str, tuple[int, int, int]]:
+    """What tells of every file that it was not written again."""
+    stats = {path: path.stat() for path in store.rglob("*") if path.is_file()}
+    return {str(path): (stat.st_ino, stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
 
 
 def test_open_files_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
