@@ -217,7 +217,7 @@ def evaluate(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Compare a student, its teacher and the centre prior with what people looked at.
+    """Compare a student and its teacher, and two baselines, with what people looked at.
 
     tinyhd-pipe evaluate --weights runs/student/best.safetensors --data data/sample/heldout --out runs/evaluation
     """

@@ -1,29 +1,35 @@
-"""Compare networks with what people looked at: five figures for teacher, student and a centred Gaussian.
+"""Compare networks with what people looked at: five figures for teacher, student and two baselines.
 
 Figures are means over frames, as DHF1K's official code takes them; predictions are brought to the size of the truth,
-never the reverse. The centre prior is always in the table, because gaze is biased to the centre and a network that
-only knows that must be seen to be beaten. Cost: the networks' own, plus about 10 ms of metrics for a frame of 360x640.
+never the reverse. Two rows are always in the table, because a network must be seen to beat them: a centred Gaussian
+(gaze is biased to the centre), and the first network shown each frame standing still (what motion is worth). Cost:
+the networks' own, the first one's once more, and about 10 ms of metrics for a frame of 360x640.
 """
 
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyhd_pipe.stages import metrics, pictures
+from tinyhd_pipe.stages.clips import WINDOW
 from tinyhd_pipe.stages.dhf1k import AnnotatedVideo, read_density, read_fixations
-from tinyhd_pipe.stages.inference import predict, predict_frame
+from tinyhd_pipe.stages.inference import clip_of, predict, predict_frame, scaled_frames
 from tinyhd_pipe.stages.networks import Network
-from tinyhd_pipe.stages.video import read_frames
+from tinyhd_pipe.stages.video import decode, read_frames
 from tinyhd_pipe.store.errors import DataError
 
 METRICS = ("CC", "SIM", "NSS", "AUC-J", "KLD")
 CENTRE = "centre prior"
+STILL = "{}, still frames"
 Scores = dict[str, float]
+Predictions = Iterator[tuple[int, NDArray[np.float32] | None]]
+"""(absolute frame, map); None stands for the centred Gaussian."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +52,28 @@ def evaluate(
     seed: int = 0,
     report: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> Evaluation:
-    """Score networks, and the centre prior, on annotated videos.
+    """Score networks, and two baselines, on annotated videos.
 
     Arguments:
-        networks: name -> network.
+        networks: name -> network, at least one; the first one is shown still frames as well.
         every: frames between two that are compared.
         seed: of AUC-Judd's tie-breaking noise, which is a function of it, the video and the frame.
-        report: told (network, videos done, videos in all).
+        report: told (row, videos done, videos in all), over all rows of the table.
 
     Raises DataError when no frame of the videos has a density map and fixations.
     """
+    first, network = next(iter(networks.items()))
+    rows: dict[str, Callable[[AnnotatedVideo, int], Predictions]] = {
+        **{name: partial(_moving, network) for name, network in networks.items()},
+        STILL.format(first): partial(_still, network),
+        CENTRE: _centred,
+    }
     scores: dict[str, dict[str, list[Scores]]] = {}
-    for name, network in (*networks.items(), (CENTRE, None)):
+    for row, (name, predictions) in enumerate(rows.items()):
         scores[name] = {}
         for done, video in enumerate(videos, start=1):
-            scores[name][video.source.id] = list(_scores(video, network, every=every, seed=seed))
-            report(name, done, len(videos))
+            scores[name][video.source.id] = list(_scores(video, predictions(video, every), seed))
+            report(name, row * len(videos) + done, len(rows) * len(videos))
     frames = sum(map(len, scores[CENTRE].values()))
     if not frames:
         raise DataError(f"{len(videos)} videos: no frame has a density map; check the annotation folder")
@@ -92,9 +104,9 @@ def comparison_sheet(
     return pictures.sheet(drawn, path)
 
 
-def _scores(video: AnnotatedVideo, network: Network | None, *, every: int, seed: int) -> Iterator[Scores]:
-    """The metrics of every annotated frame; the centre prior's where `network` is None."""
-    for frame, saliency in _predictions(video, network, every):
+def _scores(video: AnnotatedVideo, predictions: Predictions, seed: int) -> Iterator[Scores]:
+    """The metrics of every frame that is annotated."""
+    for frame, saliency in predictions:
         density, fixations = read_density(video, frame), read_fixations(video, frame)
         if density is None:
             continue
@@ -111,13 +123,20 @@ def _scores(video: AnnotatedVideo, network: Network | None, *, every: int, seed:
         }
 
 
-def _predictions(
-    video: AnnotatedVideo, network: Network | None, every: int
-) -> Iterator[tuple[int, NDArray[np.float32] | None]]:
-    if network is None:
-        yield from ((frame, None) for frame in sorted(video.density_maps) if frame % every == 0)
-    else:
-        yield from ((prediction.frame, prediction.map) for prediction in predict(network, video.source, every=every))
+def _moving(network: Network, video: AnnotatedVideo, every: int) -> Predictions:
+    yield from ((prediction.frame, prediction.map) for prediction in predict(network, video.source, every=every))
+
+
+def _still(network: Network, video: AnnotatedVideo, every: int) -> Predictions:
+    """What the network says of windows in which nothing moves: one frame, 16 times."""
+    for frame in scaled_frames(network.scaling, decode(video.source)):
+        if frame.number % every == 0:
+            maps = network(clip_of([frame] * WINDOW)[None])["final"][0].cpu().numpy()
+            yield frame.number, maps if maps.ndim == 2 else maps[-1]
+
+
+def _centred(video: AnnotatedVideo, every: int) -> Predictions:
+    yield from ((frame, None) for frame in sorted(video.density_maps) if frame % every == 0)
 
 
 def _mean(scored: Sequence[Scores]) -> Scores:

@@ -231,5 +231,17 @@ class HD2S(nn.Module):
         nn.init.constant_(self.last_conv.weight, FUSION_GAIN)  # at first all four maps count, and alike
 
 
+def round_weights(network: HD2S) -> None:
+    """Keep the weights of every convolution that autocast runs in bfloat16 in bfloat16, in place.
+
+    Autocast would round all 30 million of them anew for each clip. The maps are the same to the last bit.
+    """
+    for unit in network.modules():
+        if isinstance(unit, ConvUnit | SeparableUnit):
+            for conv in unit.children():
+                if isinstance(conv, nn.Conv2d | nn.Conv3d):
+                    conv.to(torch.bfloat16)
+
+
 def _named(logits: Mapping[int, Tensor]) -> dict[str, Tensor]:
     return {f"conspicuity_{level}": x[:, 0] for level, x in logits.items()}

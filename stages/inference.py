@@ -75,8 +75,8 @@ def predict(network: Network, source: VideoSource, *, every: int = 1) -> Iterato
 
 
 def clip_of(window: Sequence[ScaledFrame]) -> Tensor:
-    """The frames of one window as a network's input, float32 (3, frame, y, x)."""
-    return torch.stack([frame.pixels for frame in window], dim=1)
+    """The frames of one window as a network's input, float32 (3, frame, y, x), channels last in memory."""
+    return torch.stack([frame.pixels.permute(1, 2, 0) for frame in window]).permute(3, 0, 1, 2)
 
 
 def predict_frame(network: Network, source: VideoSource, frame: int, *, frames: int) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ smallest grid on which it makes them (`frame_logits`), because that is what the 
 network's size (`__call__`) are for people.
 """
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinyhd_pipe.stages.clips import WINDOW
-from tinyhd_pipe.stages.hd2s import HD2S
+from tinyhd_pipe.stages.hd2s import HD2S, round_weights
 from tinyhd_pipe.stages.layout import channels_last
 from tinyhd_pipe.stages.tinyhd import TinyHD
 from tinyhd_pipe.stages.weights import Weights, read_weights
@@ -37,7 +38,11 @@ LICENCES: Mapping[Kind, str] = {
 
 @dataclass(frozen=True)
 class Scaling:
-    """How pixels become a network's input: (x - mean) / std for each channel of x in 0..255, then bilinear resize."""
+    """How pixels become a network's input: bilinear resize, and (x - mean) / std for each channel of x in 0..255.
+
+    Published code scales first. Both steps are linear, so the order shows in the last bit only (5e-7), and on large
+    frames resizing first is four times as fast.
+    """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -47,11 +52,10 @@ class Scaling:
     def prepare(self, frames: NDArray[np.uint8]) -> Tensor:
         """RGB frames, uint8 (frame, y, x, 3) of any size, to the network's input, float32 (3, frame, y, x)."""
         pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()  # (T, 3, H, W)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        pixels = (pixels - mean) / std
         if pixels.shape[-2:] != self.size:
             pixels = F.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False)
-        return pixels.transpose(0, 1)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return ((pixels - mean) / std).transpose(0, 1)
 
     def facts(self) -> dict[str, Any]:
         return {"mean": list(self.mean), "std": list(self.std), "size": list(self.size), "resize": "bilinear"}
@@ -221,6 +225,8 @@ def ready(
     scaling = scaling_for(kind, size)
     if precision == "auto":
         precision = fastest_precision(kind, module, size=size, device=device)
+    if precision == "bfloat16" and isinstance(module, HD2S):
+        round_weights(module)
     return Network(
         kind=kind,
         module=module,
@@ -244,7 +250,7 @@ def fastest_precision(kind: Kind, module: HD2S | TinyHD, *, size: Size, device: 
     clip = torch.zeros(1, 3, WINDOW, *size)
     seconds = {}
     for precision in ("float32", "bfloat16"):
-        network = ready(kind, module, size=size, precision=precision, device=device)
+        network = ready(kind, copy.deepcopy(module), size=size, precision=precision, device=device)
         network.frame_logits(clip, [1])  # the first call of a shape chooses kernels
         runs = []
         for _ in range(3):

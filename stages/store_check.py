@@ -124,7 +124,7 @@ def _told(report: Report, total: int) -> Made:
     """What `make_shard` tells, as a count of videos."""
     done = 0
 
-    def made(frames: int, videos: int) -> None:
+    def made(frames: int, videos: int, written: int) -> None:
         nonlocal done
         done += videos
         if videos:

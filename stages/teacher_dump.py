@@ -5,8 +5,9 @@ instant, a rerun finds the finished shards, sweeps the open one and ends with th
 one window for each frame (teacher_maps.py), and that of encoding its maps.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tinyhd_pipe.stages.dump_identity import as_of_now, describe
 from tinyhd_pipe.stages.dump_plan import identify
@@ -34,6 +35,15 @@ class DumpProgress:
     """Maps made in this run."""
     frames_in_all: int
     """An estimate: packets are counted, nothing is decoded for it."""
+    bytes_written: int = 0
+    """Of maps and indexes, those copied from older shards included."""
+    seconds: float = 0.0
+    """Since the first video of this run was begun."""
+
+    @property
+    def frames_a_second(self) -> float:
+        """Maps of each level a second, over this run so far; 0 before the first."""
+        return self.frames / self.seconds if self.frames else 0.0
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,7 @@ class _Counter:
 
     stand: DumpProgress
     report: Callable[[DumpProgress], None]
+    started: float = field(default_factory=time.perf_counter)
 
     @staticmethod
     def of_plan(
@@ -123,10 +134,18 @@ class _Counter:
     ) -> "_Counter":
         to_make = [member.id for task in todo for member in task.to_make]
         frames = sum(-(-estimates[video].frames // every) for video in to_make)
+        report(DumpProgress(0, len(to_make), 0, frames))  # the clock that tells the time left starts now
         return _Counter(DumpProgress(0, len(to_make), 0, frames), report)
 
-    def made(self, frames: int, videos: int) -> None:
-        self.stand = replace(self.stand, frames=self.stand.frames + frames, videos=self.stand.videos + videos)
+    def made(self, frames: int, videos: int, written: int) -> None:
+        stand = self.stand
+        self.stand = replace(
+            stand,
+            frames=stand.frames + frames,
+            videos=stand.videos + videos,
+            bytes_written=stand.bytes_written + written,
+            seconds=time.perf_counter() - self.started,
+        )
         self.report(self.stand)
 
 

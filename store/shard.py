@@ -45,6 +45,11 @@ class ShardWriter:
         """Rows so far, padding included."""
         return len(self._levels[0].sizes) * self._description.chunk_frames
 
+    @property
+    def bytes_written(self) -> int:
+        """Written so far, what was copied included."""
+        return sum(level.bytes_written for level in self._levels)
+
     @contextmanager
     def video(
         self, video_id: str, *, height: int = 0, width: int = 0, rate: str = "", first_frame: int = 0

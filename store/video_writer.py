@@ -23,11 +23,11 @@ class LevelWriter:
     def __init__(self, level: Level, write: Write, chunk_frames: int) -> None:
         self.level = level
         self.sizes: list[int] = []
+        self.bytes_written = 0
         self._put = write
         self._pending: Floats = np.zeros((chunk_frames, *level.grid), np.float32)
         self._filled = 0
         self._digest = sha256()
-        self._bytes = 0
 
     def append(self, logits: Floats) -> None:
         """Take logits (frame, y, x) and write every chunk that they complete."""
@@ -65,12 +65,12 @@ class LevelWriter:
     def finish(self) -> LevelFile:
         """Write the index."""
         self._write(pack_index(self.sizes))
-        return LevelFile(self._bytes, self._digest.hexdigest())
+        return LevelFile(self.bytes_written, self._digest.hexdigest())
 
     def _write(self, payload: bytes) -> None:
         self._put(payload)
         self._digest.update(payload)
-        self._bytes += len(payload)
+        self.bytes_written += len(payload)
 
 
 class VideoWriter:
