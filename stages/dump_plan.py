@@ -6,7 +6,8 @@ there says itself what its maps take.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -170,12 +171,14 @@ def _measured(
     """
     samples: list[Mapping[str, Tensor]] = []
     made, times = [0], [time.perf_counter()]
-    for maps in _maps_of_any(teacher, sources, every=every, batch=batch):
-        samples.append({level: logits.cpu() for level, logits in maps.items()})
-        made.append(made[-1] + len(samples[-1]["final"]))
-        times.append(time.perf_counter())
-        if made[-1] >= MEASURED_MAPS or (made[-1] >= CHUNK_FRAMES and times[-1] - times[1] > MEASURED_SECONDS):
-            break
+    with closing(_maps_of_any(teacher, sources, every=every, batch=batch)) as coming:
+        for maps in coming:
+            samples.append({level: logits.cpu() for level, logits in maps.items()})
+            made.append(made[-1] + len(samples[-1]["final"]))
+            times.append(time.perf_counter())
+            long_enough = made[-1] >= CHUNK_FRAMES and times[-1] - times[1] > MEASURED_SECONDS
+            if made[-1] >= MEASURED_MAPS or long_enough:
+                break
     first = 1 if len(times) > 2 else 0  # the first windows wait for frames and choose kernels
     seconds = (times[-1] - times[first]) / (made[-1] - made[first])
     return description_of(teacher, samples, every=every, budget=budget), seconds
@@ -183,7 +186,7 @@ def _measured(
 
 def _maps_of_any(
     teacher: Network, sources: Sequence[VideoSource], *, every: int, batch: int
-) -> Iterator[Mapping[str, Tensor]]:
+) -> Generator[Mapping[str, Tensor], None, None]:
     """Maps of one video after another, without those that do not decode."""
     reasons, made = [], False
     for source in sources:

@@ -158,3 +158,11 @@ def test_pruning_and_retrying_are_options_of_the_command(
     assert json.loads(capsys.readouterr().out)["others"] == 0
     assert "0.mp4" not in open_store(place / "maps.zarr").videos
     assert not {shards[0], shards[-1]} & set(finished_shards(place / "maps.zarr")), "those of 0.mp4 and of broken.mp4"
+
+
+def test_a_dump_that_cannot_begin_leaves_no_folder(tmp_path: Path, teacher: Network) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "broken.mp4").write_text("no video")
+    with pytest.raises(VideoError, match="not a video"):
+        dump(tmp_path, teacher)
+    assert not (tmp_path / "maps.zarr").exists()
