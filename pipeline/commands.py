@@ -107,6 +107,7 @@ def teacher_dump(
     """
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import teacher_dump as stage
+    from tinyhd_pipe.stages.fidelity import Given
     from tinyhd_pipe.stages.networks import load_teacher
     from tinyhd_pipe.stages.video import find_videos
     from tinyhd_pipe.store.writer import read_description
@@ -125,6 +126,7 @@ def teacher_dump(
             network,
             every=settings.every,
             budget=settings.fidelity,
+            given={name: Given(level.grid, level.step) for name, level in settings.levels.items()},
             shard_bytes=round(settings.shard_megabytes * 2**20),
             batch=settings.batch,
             report=lambda at: advance(at.frames, at.frames_in_all, f"frames; {at.videos} of {at.videos_in_all} videos"),

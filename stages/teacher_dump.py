@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyhd_pipe.stages.fidelity import choose_levels
+from tinyhd_pipe.stages.fidelity import Given, choose_levels
 from tinyhd_pipe.stages.networks import Network
 from tinyhd_pipe.stages.shard_work import make_shard
 from tinyhd_pipe.stages.teacher_maps import LEVELS, teacher_maps
@@ -66,6 +66,7 @@ def teacher_dump(
     *,
     every: int = 1,
     budget: float = 2e-4,
+    given: Mapping[str, Given] | None = None,
     shard_bytes: int = 128 << 20,
     batch: int = 1,
     report: Callable[[DumpProgress], None] = lambda progress: None,
@@ -77,6 +78,8 @@ def teacher_dump(
         url: a folder, or any fsspec URL; made where there is none.
         every: maps are made of frames 0, every, 2 * every, ...
         budget: mean KL(live ‖ stored) that a stored map may cost, nats.
+        given: level -> grid and step, for levels that are not to be chosen by measuring; they are measured all the
+            same, and refused where they cost more than the budget.
         shard_bytes: size of a shard, which is what a kill can cost.
         batch: windows in one forward pass.
         report: told of every batch; reading: told (videos read, videos in all) while they are identified.
@@ -85,7 +88,7 @@ def teacher_dump(
     can be read at all. A video that fails is listed in the result and in the store; the others are done.
     """
     estimates, unreadable = _identify(sources, reading)
-    writer = create_or_open(url, _description(url, teacher, sources, every=every, budget=budget))
+    writer = create_or_open(url, _description(url, teacher, sources, every=every, budget=budget, given=given or {}))
     by_id = {source.id: source for source in sources}
     with writer.exclusive():
         plan = writer.plan(list(estimates.values()), shard_bytes=shard_bytes)
@@ -96,14 +99,21 @@ def teacher_dump(
 
 
 def _description(
-    url: str, teacher: Network, sources: Sequence[VideoSource], *, every: int, budget: float
+    url: str,
+    teacher: Network,
+    sources: Sequence[VideoSource],
+    *,
+    every: int,
+    budget: float,
+    given: Mapping[str, Given],
 ) -> Description:
     """What the store says of itself, as it would be were it made by this teacher now; grids and steps are kept."""
     there = read_description(url)
     if there is None:
-        return describe(teacher, sources, every=every, budget=budget)
+        return describe(teacher, sources, every=every, budget=budget, given=given)
     return replace(
         there,
+        levels=tuple(given[level.name].level(level.name) if level.name in given else level for level in there.levels),
         teacher_grid=teacher.scaling.size,
         teacher=_identity(teacher),
         temporal=_temporal(teacher, every),
@@ -182,10 +192,18 @@ def _summary(url: str, estimates: Mapping[str, Source], unreadable: Mapping[str,
     )
 
 
-def describe(teacher: Network, sources: Sequence[VideoSource], *, every: int, budget: float) -> Description:
+def describe(
+    teacher: Network,
+    sources: Sequence[VideoSource],
+    *,
+    every: int,
+    budget: float,
+    given: Mapping[str, Given] | None = None,
+) -> Description:
     """What a new store of this teacher's maps says of itself; grids and steps are measured on the first videos.
 
-    Raises VideoError when none of the videos decodes, SettingError when 8 bits cannot keep the budget.
+    Raises VideoError when none of the videos decodes, SettingError when 8 bits, or what is given, cannot keep the
+    budget.
     """
     samples: dict[str, list[Tensor]] = {level: [] for level in LEVELS}
     sampled = 0
@@ -203,7 +221,8 @@ def describe(teacher: Network, sources: Sequence[VideoSource], *, every: int, bu
     if not sampled:
         raise VideoError(reasons[0] if len(reasons) == 1 else f"none of {len(reasons)} videos decodes; {reasons[0]}")
     size = teacher.scaling.size
-    choices = choose_levels({level: torch.cat(maps) for level, maps in samples.items()}, size=size, budget=budget)
+    maps_of = {level: torch.cat(maps) for level, maps in samples.items()}
+    choices = choose_levels(maps_of, size=size, budget=budget, given=given)
     return Description(
         levels=tuple(choice.level for choice in choices),
         teacher_grid=size,
