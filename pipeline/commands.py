@@ -129,6 +129,7 @@ def teacher_dump(
         raise SettingError(f"--workers {workers} and --scheduler {scheduler}: give one of them")
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import teacher_dump as stage
+    from tinyhd_pipe.stages.fidelity import Given
     from tinyhd_pipe.stages.networks import load_teacher
     from tinyhd_pipe.stages.video import find_videos
     from tinyhd_pipe.store.writer import read_description
@@ -143,6 +144,7 @@ def teacher_dump(
     options: dict[str, Any] = {
         "every": settings.every,
         "budget": settings.fidelity,
+        "given": {name: Given(level.grid, level.step) for name, level in settings.levels.items()},
         "shard_bytes": round(settings.shard_megabytes * 2**20),
         "batch": settings.batch,
         "retry_problems": retry_problems,

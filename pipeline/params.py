@@ -69,12 +69,22 @@ class TeacherTrain(Recipe):
     weight_decay: float = Field(2e-7, ge=0)
 
 
+class StoredLevel(_Settings):
+    """How one level is stored."""
+
+    grid: tuple[Count, Count] = Field(description="height and width of the stored map")
+    step: float = Field(gt=0, le=1, description="logits between neighbouring codes")
+
+
 class TeacherDump(_Settings):
     """Run the teacher once for every frame and keep its maps."""
 
     size: Size | None = Field(None, description="height and width of the teacher's input; its own by default")
     every: Count = Field(1, description="frames between two dumped ones")
     fidelity: float = Field(2e-4, gt=0, le=0.1, description="mean KL(live, stored) that a stored map may cost, nats")
+    levels: dict[str, StoredLevel] = Field(
+        {}, description="grid and step of levels that are not to be chosen: {final: {grid: [96, 128], step: 0.07}}"
+    )
     shard_megabytes: float = Field(128, gt=0, le=4096, description="size of a shard: what a kill can cost, and a file")
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         "auto", description="of the teacher; auto takes bfloat16 where the processor is fast at it"

@@ -12,7 +12,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from tinyhd_pipe.stages.fidelity import choose_levels
+from tinyhd_pipe.stages.fidelity import Given, choose_levels
 from tinyhd_pipe.stages.networks import PROVENANCE, Network
 from tinyhd_pipe.stages.teacher_maps import LEVELS, teacher_maps
 from tinyhd_pipe.stages.video import VideoSource, decode
@@ -23,10 +23,18 @@ SAMPLED_VIDEOS, SAMPLED_FRAMES = 4, 48
 """What grids and steps are chosen from: the first frames of the first videos."""
 
 
-def describe(teacher: Network, sources: Sequence[VideoSource], *, every: int, budget: float) -> Description:
+def describe(
+    teacher: Network,
+    sources: Sequence[VideoSource],
+    *,
+    every: int,
+    budget: float,
+    given: Mapping[str, Given] | None = None,
+) -> Description:
     """What a new store of this teacher's maps says of itself; grids and steps are measured on the first videos.
 
-    Raises VideoError when none of the videos decodes, SettingError when 8 bits cannot keep the budget.
+    Raises VideoError when none of the videos decodes, SettingError when 8 bits, or the grid and step `given` for a
+    level, cannot keep the budget.
     """
     samples: list[Mapping[str, Tensor]] = []
     sampled = 0
@@ -42,7 +50,7 @@ def describe(teacher: Network, sources: Sequence[VideoSource], *, every: int, bu
             reasons.append(str(error))
     if not sampled:
         raise nothing_decodes(reasons)
-    return description_of(teacher, samples, every=every, budget=budget)
+    return description_of(teacher, samples, every=every, budget=budget, given=given)
 
 
 def nothing_decodes(reasons: Sequence[str]) -> VideoError:
@@ -51,7 +59,12 @@ def nothing_decodes(reasons: Sequence[str]) -> VideoError:
 
 
 def description_of(
-    teacher: Network, samples: Iterable[Mapping[str, Tensor]], *, every: int, budget: float
+    teacher: Network,
+    samples: Iterable[Mapping[str, Tensor]],
+    *,
+    every: int,
+    budget: float,
+    given: Mapping[str, Given] | None = None,
 ) -> Description:
     """The same from maps that were made already: level -> logits (frame, y, x), one after another."""
     pieces: dict[str, list[Tensor]] = {level: [] for level in LEVELS}
@@ -59,7 +72,8 @@ def description_of(
         for level, maps in logits.items():
             pieces[level].append(maps)
     size = teacher.scaling.size
-    choices = choose_levels({level: torch.cat(maps) for level, maps in pieces.items()}, size=size, budget=budget)
+    maps_of = {level: torch.cat(maps) for level, maps in pieces.items()}
+    choices = choose_levels(maps_of, size=size, budget=budget, given=given)
     return Description(
         levels=tuple(choice.level for choice in choices),
         teacher_grid=size,
@@ -71,10 +85,14 @@ def description_of(
     )
 
 
-def as_of_now(there: Description, teacher: Network, *, every: int, budget: float) -> Description:
-    """What an existing store would say were it made by this teacher now; grids and steps are kept."""
+def as_of_now(
+    there: Description, teacher: Network, *, every: int, budget: float, given: Mapping[str, Given] | None = None
+) -> Description:
+    """What an existing store would say were it made by this teacher now; other grids and steps are kept."""
+    given = given or {}
     return replace(
         there,
+        levels=tuple(given[level.name].level(level.name) if level.name in given else level for level in there.levels),
         teacher_grid=teacher.scaling.size,
         teacher=teacher.identity,
         temporal=_temporal(teacher, every),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.clips import WINDOW
 from tinyhd_pipe.stages.dump_identity import as_of_now, description_of, nothing_decodes
+from tinyhd_pipe.stages.fidelity import Given
 from tinyhd_pipe.stages.networks import Network
 from tinyhd_pipe.stages.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.video import VideoSource, count_packets, decode, digest
@@ -75,6 +76,7 @@ def plan_dump(
     *,
     every: int = 1,
     budget: float = 2e-4,
+    given: Mapping[str, Given] | None = None,
     shard_bytes: int = 128 << 20,
     batch: int = 1,
     retry_problems: bool = False,
@@ -93,14 +95,14 @@ def plan_dump(
     there = read_description(url)
     seconds = 0.0
     if there is None:
-        description, seconds = _measured(teacher, sources, every=every, budget=budget, batch=batch)
+        description, seconds = _measured(teacher, sources, every=every, budget=budget, given=given, batch=batch)
     else:
-        description = as_of_now(there, teacher, every=every, budget=budget)
+        description = as_of_now(there, teacher, every=every, budget=budget, given=given)
     writer = create_or_open(url, description, make=False)
     plan = writer.preview(list(found.values()), shard_bytes=shard_bytes, retry_problems=retry_problems, prune=prune)
     left = _left(plan, found, every)
     if left and not seconds:
-        _, seconds = _measured(teacher, sources, every=every, budget=budget, batch=batch)
+        _, seconds = _measured(teacher, sources, every=every, budget=budget, given=given, batch=batch)
     bytes_a_map = _bytes_a_map(url, writer.description)
     maps = sum(left.values())
     frames = sum(video.frames for video in found.values())
@@ -163,7 +165,13 @@ def _left(plan: ShardPlan, found: Mapping[str, Source], every: int) -> dict[str,
 
 
 def _measured(
-    teacher: Network, sources: Sequence[VideoSource], *, every: int, budget: float, batch: int
+    teacher: Network,
+    sources: Sequence[VideoSource],
+    *,
+    every: int,
+    budget: float,
+    given: Mapping[str, Given] | None,
+    batch: int,
 ) -> tuple[Description, float]:
     """What a store of these maps would say of itself, and the seconds that one map takes with all its levels.
 
@@ -181,7 +189,7 @@ def _measured(
                 break
     first = 1 if len(times) > 2 else 0  # the first windows wait for frames and choose kernels
     seconds = (times[-1] - times[first]) / (made[-1] - made[first])
-    return description_of(teacher, samples, every=every, budget=budget), seconds
+    return description_of(teacher, samples, every=every, budget=budget, given=given), seconds
 
 
 def _maps_of_any(

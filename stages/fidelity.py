@@ -28,6 +28,19 @@ ROUNDING = 0.68 / 24
 
 
 @dataclass(frozen=True)
+class Given:
+    """How a level is to be stored, where somebody has decided already."""
+
+    grid: Size
+    """(y, x), which divides the grid on which the teacher makes the level."""
+    step: float
+    """Logits between neighbouring codes."""
+
+    def level(self, name: str) -> Level:
+        return Level(name, self.grid, scale=self.step, offset=offset_of_step(self.step))
+
+
+@dataclass(frozen=True)
 class Choice:
     """How one level is stored, and what that was measured to cost on the sample."""
 
@@ -65,18 +78,45 @@ def kl_of(live: Tensor, stored: Tensor, size: Size) -> float:
     return float(kl_divergence(live.sigmoid(), stored))
 
 
-def choose_levels(samples: Mapping[str, Tensor], *, size: Size, budget: float) -> list[Choice]:
-    """The cheapest way to store each level within the budget.
+def choose_levels(
+    samples: Mapping[str, Tensor], *, size: Size, budget: float, given: Mapping[str, Given] | None = None
+) -> list[Choice]:
+    """The cheapest way to store each level within the budget; or the given one, measured in the same way.
 
     Arguments:
         samples: level -> logits (frame, y, x) of consecutive frames, on the smallest grid on which the teacher makes
             them.
         size: the teacher's (y, x).
         budget: mean KL(live ‖ stored) that a level may cost, nats.
+        given: level -> grid and step, for levels that are not to be chosen.
 
-    Raises SettingError when no 8-bit step keeps the budget.
+    Raises SettingError when no 8-bit step keeps the budget, or when what is given does not.
     """
-    return [_choose(name, logits, size, budget) for name, logits in samples.items()]
+    given = given or {}
+    if unknown := given.keys() - samples.keys():
+        raise SettingError(f"level {sorted(unknown)[0]!r} is not known: the levels are {', '.join(samples)}")
+    return [
+        _measured(name, logits, given[name], size, budget) if name in given else _choose(name, logits, size, budget)
+        for name, logits in samples.items()
+    ]
+
+
+def _measured(name: str, logits: Tensor, given: Given, size: Size, budget: float) -> Choice:
+    """What the given grid and step cost. Raises SettingError where that is not what the store would declare."""
+    native = (logits.shape[-2], logits.shape[-1])
+    if native[0] % given.grid[0] or native[1] % given.grid[1]:
+        raise SettingError(f"{name} on {_by(given.grid)}: expected a grid that divides the teacher's {_by(native)}")
+    if given.step < SMALLEST_STEP:
+        raise SettingError(f"{name} in steps of {given.step:g}: 8 bits need {SMALLEST_STEP:.3f} logits or more")
+    choice = _store_sample(given.level(name), logits, to_grid(logits, given.grid), size)
+    if choice.kl > budget:
+        cost = f"{name} on {_by(given.grid)} in steps of {given.step:g} costs {choice.kl:.1e} nats"
+        raise SettingError(f"{cost}, more than fidelity {budget:g}: allow more, or give a finer one")
+    return choice
+
+
+def _by(grid: Size) -> str:
+    return f"{grid[0]}x{grid[1]}"
 
 
 def _choose(name: str, logits: Tensor, size: Size, budget: float) -> Choice:
@@ -104,14 +144,18 @@ def _at_grid(
         step = math.sqrt(left / ROUNDING)
         if step < SMALLEST_STEP:  # 256 codes would no longer span what other videos may need
             return None
-        level = Level(name, grid, scale=step, offset=offset_of_step(step))
-        codes = quantise(small.numpy(), level.scale, level.offset)
-        stored = torch.from_numpy(codes.astype(np.float32) * np.float32(level.scale) + np.float32(level.offset))
-        kl = kl_of(live, stored, size)
-        if kl <= budget:
-            return Choice(level, kl, _bytes_per_map(codes))
-        left *= 0.9 * budget / kl
+        choice = _store_sample(Given(grid, step).level(name), live, small, size)
+        if choice.kl <= budget:
+            return choice
+        left *= 0.9 * budget / choice.kl
     return None
+
+
+def _store_sample(level: Level, live: Tensor, small: Tensor, size: Size) -> Choice:
+    """Encode and decode the sample, and compare with the live maps."""
+    codes = quantise(small.numpy(), level.scale, level.offset)
+    stored = torch.from_numpy(codes.astype(np.float32) * np.float32(level.scale) + np.float32(level.offset))
+    return Choice(level, kl_of(live, stored, size), _bytes_per_map(codes))
 
 
 def _bytes_per_map(codes: NDArray[np.uint8]) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tinyhd_pipe.stages.dump_identity import as_of_now, describe
 from tinyhd_pipe.stages.dump_plan import identify
+from tinyhd_pipe.stages.fidelity import Given
 from tinyhd_pipe.stages.networks import Network
 from tinyhd_pipe.stages.shard_work import make_shard
 from tinyhd_pipe.stages.video import VideoSource
@@ -74,6 +75,7 @@ def teacher_dump(
     *,
     every: int = 1,
     budget: float = 2e-4,
+    given: Mapping[str, Given] | None = None,
     shard_bytes: int = 128 << 20,
     batch: int = 1,
     retry_problems: bool = False,
@@ -88,6 +90,8 @@ def teacher_dump(
         url: a folder, or any fsspec URL; made where there is none.
         every: maps are made of frames 0, every, 2 * every, ...
         budget: mean KL(live ‖ stored) that a stored map may cost, nats.
+        given: level -> grid and step, for levels that are not to be chosen by measuring; they are measured all the
+            same, and refused where they cost more than the budget.
         shard_bytes: size of a shard, which is what a kill can cost.
         batch: windows in one forward pass.
         retry_problems: make those videos again that are listed with a problem.
@@ -104,7 +108,8 @@ def teacher_dump(
         estimates, unreadable = identify(sources, reading)
         if prune and unreadable:
             raise VideoError(f"{next(iter(unreadable.values()))}; to prune now would drop its maps")
-        writer = create_or_open(url, _description(url, teacher, sources, every=every, budget=budget))
+        description = _description(url, teacher, sources, every=every, budget=budget, given=given)
+        writer = create_or_open(url, description)
         by_id = {source.id: source for source in sources}
         videos = list(estimates.values())
         plan = writer.plan(videos, shard_bytes=shard_bytes, retry_problems=retry_problems, prune=prune)
@@ -120,13 +125,19 @@ def teacher_dump(
 
 
 def _description(
-    url: str, teacher: Network, sources: Sequence[VideoSource], *, every: int, budget: float
+    url: str,
+    teacher: Network,
+    sources: Sequence[VideoSource],
+    *,
+    every: int,
+    budget: float,
+    given: Mapping[str, Given] | None,
 ) -> Description:
     """What the store says of itself, as it would be were it made by this teacher now."""
     there = read_description(url)
     if there is None:
-        return describe(teacher, sources, every=every, budget=budget)
-    return as_of_now(there, teacher, every=every, budget=budget)
+        return describe(teacher, sources, every=every, budget=budget, given=given)
+    return as_of_now(there, teacher, every=every, budget=budget, given=given)
 
 
 @dataclass

@@ -67,6 +67,16 @@ MISTAKES = {
     "no settings file": (f"{DUMP} videos --params gone.yaml", 2, "gone.yaml: No such file"),
     "override without a value": (f"{DUMP} videos --set every", 2, "expected stage.key=value"),
     "override of nothing": (f"{DUMP} videos --set teacher_dump.evry=2", 2, "did you mean 'every'?"),
+    "a level that does not exist": (
+        f'{DUMP} videos --set teacher_dump.levels={{"fin":{{"grid":[32,64],"step":0.07}}}}',
+        2,
+        "level 'fin' is not known: the levels are conspicuity_2",
+    ),
+    "a level without a grid": (
+        f'{DUMP} videos --set teacher_dump.levels={{"final":{{"step":0.07}}}}',
+        2,
+        "levels.final.grid",
+    ),
     "no annotation": ("teacher-train --data videos --out run", 1, "has no folder 'annotation'"),
     "unknown command": ("teacher-dmp", 2, "No such command"),
     "missing option": ("teacher-dump --videos videos", 2, "Missing option"),

@@ -1,5 +1,6 @@
 """What is written is what is read: by our reader, and by plain zarr that knows nothing of us."""
 
+import gc
 import json
 import pickle
 import warnings
@@ -163,6 +164,22 @@ def test_a_store_pickles_small_and_reads_the_same_afterwards(store_path: Path) -
     after = pickle.loads(packed).read("a.mp4", range(16))
     for level in LEVELS:
         np.testing.assert_array_equal(before[level], after[level])
+
+
+def test_a_store_opens_no_file_before_the_first_read_and_closes_them_with_itself(store_path: Path) -> None:
+    packed, before = pickle.dumps(open_store(store_path)), _open_files()
+    store = pickle.loads(packed)
+    assert store.videos
+    assert _open_files() == before
+    store.read("a.mp4", range(16))
+    assert _open_files() == before + len(LEVELS)
+    del store
+    gc.collect()
+    assert _open_files() == before
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def _sums(store: Store, video: str) -> dict[str, float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tinyhd_pipe.stages.clips import teacher_window
-from tinyhd_pipe.stages.fidelity import choose_levels, kl_of
+from tinyhd_pipe.stages.fidelity import Given, choose_levels, kl_of
 from tinyhd_pipe.stages.hd2s import HD2S
 from tinyhd_pipe.stages.networks import Network, load_teacher, scaling_for
 from tinyhd_pipe.stages.teacher_dump import DumpProgress, teacher_dump
@@ -159,6 +159,20 @@ def test_a_second_dump_has_nothing_to_do_and_another_teacher_is_refused(
     with pytest.raises(StoreError, match="every"):
         teacher_dump(videos, str(dumped), teacher, budget=BUDGET, every=2)
     assert _files(dumped) == before
+
+
+def test_a_given_grid_and_step_are_stored_and_others_do_not_join(
+    teacher: Network, videos: list[VideoSource], tmp_path: Path
+) -> None:
+    store, final = str(tmp_path / "maps.zarr"), Given(SIZE, 0.07)
+    for _ in range(2):  # the second time there is a store
+        teacher_dump(videos[:1], store, teacher, budget=BUDGET, given={"final": final})
+    description = open_store(store).description
+    assert final.level("final") in description.levels
+    assert 0 < description.measured["final"]["kl"] < BUDGET
+    finer = {"final": Given(SIZE, 0.06)}
+    with pytest.raises(StoreError, match=r"made with levels.final.add_offset = -11.96, not -10.68"):
+        teacher_dump(videos[:1], store, teacher, budget=BUDGET, given=finer)
 
 
 def test_only_a_changed_video_is_done_again(teacher: Network, videos: list[VideoSource], tmp_path: Path) -> None:
