@@ -14,7 +14,7 @@ from tinyhd_pipe.pipeline import console
 if TYPE_CHECKING:
     from tinyhd_pipe.pipeline.params import Recipe as RecipeSettings
     from tinyhd_pipe.stages.fitting import EpochReport, Fitted, Recipe
-    from tinyhd_pipe.stages.teacher_dump import Dumped
+    from tinyhd_pipe.stages.teacher_dump import Dumped, DumpProgress
 
 Params = Annotated[
     Path | None, Option("--params", help="YAML file with settings; what it leaves out has the published value.")
@@ -96,6 +96,9 @@ def teacher_dump(
     store: Annotated[str, Option(help="Folder or fsspec URL of the zarr store; made, or gone on with.")],
     weights: Annotated[Path, Option(help="The teacher's weights, .pth or .safetensors.")],
     teacher: TeacherKind = "hd2s",
+    every: Annotated[
+        int | None, Option(help="Dump frames 0, N, 2N, ... only; goes before the setting teacher_dump.every.")
+    ] = None,
     device: Device = "cpu",
     params: Params = None,
     overrides: Overrides = None,
@@ -111,6 +114,7 @@ def teacher_dump(
     from tinyhd_pipe.stages.video import find_videos
     from tinyhd_pipe.store.writer import read_description
 
+    overrides = [*(overrides or ()), *([] if every is None else [f"teacher_dump.every={every}"])]
     settings = load_params(params, overrides).teacher_dump
     sources = find_videos(videos)
     precision = settings.precision
@@ -127,7 +131,7 @@ def teacher_dump(
             budget=settings.fidelity,
             shard_bytes=round(settings.shard_megabytes * 2**20),
             batch=settings.batch,
-            report=lambda at: advance(at.frames, at.frames_in_all, f"frames; {at.videos} of {at.videos_in_all} videos"),
+            report=lambda at: advance(at.frames, at.frames_in_all, _dump_note(at)),
             reading=reading,
         )
     _show_dumped(dumped, as_json=as_json)
@@ -235,6 +239,11 @@ def show_params(params: Params = None, overrides: Overrides = None) -> None:
     from tinyhd_pipe.pipeline.params import as_yaml, load_params
 
     sys.stdout.write(as_yaml(load_params(params, overrides)))
+
+
+def _dump_note(at: "DumpProgress") -> str:
+    written = f"{at.bytes_written / 1e6:.1f} MB written"
+    return f"frames, {at.frames_a_second:.1f} a second; {at.videos} of {at.videos_in_all} videos; {written}"
 
 
 def _show_dumped(dumped: "Dumped", *, as_json: bool) -> None:

@@ -60,12 +60,15 @@ def _lines(title: str) -> Advance:
     started = last = time.monotonic()
 
     def advance(done: int, total: int, note: str = "") -> None:
-        nonlocal last
+        nonlocal started, last
         now = time.monotonic()
+        if done == 0:  # the work begins now, whatever was waited for before
+            started = now
+            return
         if now - last < SECONDS_BETWEEN_LINES and done < total:
             return
         last = now
-        left = (now - started) / done * (total - done) if done else float("nan")
+        left = (now - started) / done * (total - done)
         say(f"{title}: {done} of {total}, {now - started:.0f} s, {left:.0f} s left{', ' + note if note else ''}")
 
     return advance
