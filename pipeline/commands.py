@@ -97,7 +97,7 @@ def teacher_dump(
     weights: Annotated[Path, Option(help="The teacher's weights, .pth or .safetensors.")],
     teacher: TeacherKind = "hd2s",
     every: Annotated[
-        int | None, Option(help="Dump frames 0, N, 2N, ... only; goes before the setting teacher_dump.every.")
+        int | None, Option(min=1, help="Dump frames 0, N, 2N, ... only; goes before the setting teacher_dump.every.")
     ] = None,
     device: Device = "cpu",
     params: Params = None,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.losses import kl_divergence
 from tinyhd_pipe.stages.networks import Size
+from tinyhd_pipe.stages.overlap import one_thread
 from tinyhd_pipe.store.codec import encode_chunk
 from tinyhd_pipe.store.encoding import SMALLEST_STEP, offset_of_step, quantise
 from tinyhd_pipe.store.errors import SettingError
@@ -76,7 +77,8 @@ def choose_levels(samples: Mapping[str, Tensor], *, size: Size, budget: float) -
 
     Raises SettingError when no 8-bit step keeps the budget.
     """
-    return [_choose(name, logits, size, budget) for name, logits in samples.items()]
+    with one_thread():  # steps follow from sums, whose last bits differ with the number of threads
+        return [_choose(name, logits, size, budget) for name, logits in samples.items()]
 
 
 def _choose(name: str, logits: Tensor, size: Size, budget: float) -> Choice:
