@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option
 
 from tinyhd_pipe.pipeline import console
+from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from tinyhd_pipe.pipeline.params import Recipe as RecipeSettings
@@ -68,6 +69,7 @@ def teacher_train(
     from tinyhd_pipe.stages import teacher_train as stage
     from tinyhd_pipe.stages.dhf1k import find_annotated_videos
 
+    keep_freed_memory()
     settings = load_params(params, overrides).teacher_train
     if settings.weights is not None:
         adopted = stage.adopt_teacher(settings.weights, out, size=settings.size)
@@ -161,6 +163,7 @@ def student_train(
     from tinyhd_pipe.stages.video import find_videos
     from tinyhd_pipe.store.reader import open_store
 
+    keep_freed_memory()
     settings = load_params(params, overrides).student_train
     with console.progress("student") as advance:
         fitted = stage.student_train(

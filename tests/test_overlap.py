@@ -169,8 +169,9 @@ def test_items_are_worked_on_side_by_side_given_in_order_and_never_taken_far_ahe
 
     def items() -> Iterator[int]:
         nonlocal taken
-        for taken in range(1, 31):
-            yield taken
+        for item in range(1, 31):
+            taken = item
+            yield item
 
     def work(item: int) -> tuple[int, int]:
         together.wait()  # breaks unless three are here at once
