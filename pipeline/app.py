@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from tinyhd_pipe.pipeline import bench_commands, commands, store_commands
+from tinyhd_pipe.pipeline import bench_commands, commands, dump_command, store_commands
 from tinyhd_pipe.store.errors import SettingError, TinyHDError
 
 INTERRUPTED = 130
@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 app.command("sample-data")(commands.sample_data)
 app.command("teacher-train")(commands.teacher_train)
-app.command("teacher-dump")(commands.teacher_dump)
+app.command("teacher-dump")(dump_command.teacher_dump)
 app.command("student-train")(commands.student_train)
 app.command("evaluate")(commands.evaluate)
 app.command("params")(commands.show_params)

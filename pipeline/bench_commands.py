@@ -1,7 +1,7 @@
 """Commands that measure, on the user's own machine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option, Typer
 
@@ -85,6 +85,53 @@ def store(
             encodings = bench_encodings(network, find_videos(videos), frames=frames, report=advance)
         _show_encodings(str(weights), encodings)
     console.result({"readers": readers, "encodings": encodings}, as_json=as_json)
+
+
+@app.command("dump")
+def dump(
+    weights: Annotated[Path, Option(help="The teacher's weights, .pth or .safetensors.")],
+    videos: Annotated[list[Path], Option(help="Video files, folders of videos, folders of frames.")],
+    teacher: TeacherKind = "hd2s",
+    trained: Annotated[
+        Path | None, Option(help="Fitted weights to judge agreement on, where --weights are untrained stand-ins.")
+    ] = None,
+    precision: Annotated[
+        Literal["float32", "bfloat16", "auto"],
+        Option(help="Of our fastest way: float32, bfloat16, or auto, which measures."),
+    ] = "auto",
+    frames: Annotated[int, Option(min=17, help="Frames that our way makes in each round.")] = 48,
+    rounds: Annotated[int, Option(min=1, help="All ways are timed in turn, so many times.")] = 3,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Compare the dump with the published way, map by map, then frames a second.
+
+    tinyhd-pipe bench dump --weights hd2s.pt --videos clips/
+    """
+    from tinyhd_pipe.stages.bench_dump import bench_dump
+    from tinyhd_pipe.stages.video import find_videos
+
+    with console.progress("bench dump") as advance:
+        measured = bench_dump(
+            teacher,
+            weights,
+            find_videos(videos),
+            trained=trained,
+            precision=precision,
+            frames=frames,
+            rounds=rounds,
+            device=device,
+            report=advance,
+        )
+    agreed = [
+        (a.weights, a.precision, f"{a.difference:.1e}", f"{a.kl:.1e}", f"{a.cc:.5f}") for a in measured.agreements
+    ]
+    console.table("maps agree", ("weights", "precision", "largest difference", "KL, nats", "CC"), agreed)
+    rows = [(w.name, f"{w.frames_a_second:.2f}", f"{w.spread:.0%}", f"{w.ratio:.2f}") for w in measured.ways]
+    title = f"{weights} at {measured.size[0]}x{measured.size[1]}, {measured.frames} frames, {measured.rounds} rounds"
+    console.table(f"{title}: {_facts(measured.machine)}", ("", "frames a second", "spread", "times as fast"), rows)
+    console.say(f"end to end, the dump has {measured.share:.2f} of the teacher's own speed")
+    console.result(measured, as_json=as_json)
 
 
 def _show_readers(store: str, measured: "StoreBenchmark") -> None:

@@ -7,18 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Exit, Option
+from typer import Argument, Option
 
 from tinyhd_pipe.pipeline import console
-from tinyhd_pipe.store.errors import SettingError
+from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from tinyhd_pipe.pipeline.params import Recipe as RecipeSettings
-    from tinyhd_pipe.stages.dump_plan import DumpPlan
     from tinyhd_pipe.stages.fitting import EpochReport, Fitted, Recipe
-    from tinyhd_pipe.stages.networks import Network
-    from tinyhd_pipe.stages.teacher_dump import Dumped
-    from tinyhd_pipe.stages.video import VideoSource
 
 Params = Annotated[
     Path | None, Option("--params", help="YAML file with settings; what it leaves out has the published value.")
@@ -72,6 +68,7 @@ def teacher_train(
     from tinyhd_pipe.stages import teacher_train as stage
     from tinyhd_pipe.stages.dhf1k import find_annotated_videos
 
+    keep_freed_memory()
     settings = load_params(params, overrides).teacher_train
     if settings.weights is not None:
         adopted = stage.adopt_teacher(settings.weights, out, size=settings.size)
@@ -93,83 +90,6 @@ def teacher_train(
             **_training_reports(advance),
         )
     _show_fitted(fitted, as_json=as_json)
-
-
-def teacher_dump(
-    videos: Annotated[list[Path], Option(help="Video files, folders of videos, folders of frames.")],
-    store: Annotated[str, Option(help="Folder or fsspec URL of the zarr store; made, or gone on with.")],
-    weights: Annotated[Path, Option(help="The teacher's weights, .pth or .safetensors.")],
-    teacher: TeacherKind = "hd2s",
-    plan: Annotated[bool, Option("--plan", help="Say what there is to do and what it takes; write nothing.")] = False,
-    labels: Annotated[
-        Path | None, Option(help="For --plan: labelled clips among the videos, in the DHF1K layout.")
-    ] = None,
-    retry_problems: Annotated[
-        bool, Option("--retry-problems", help="Make videos again that the store lists with a problem.")
-    ] = False,
-    prune: Annotated[
-        bool, Option("--prune", help="Drop the maps of videos that are not given; they are kept otherwise.")
-    ] = False,
-    workers: Annotated[
-        int | None, Option(min=1, help="Share the work among that many processes of this machine (Dask).")
-    ] = None,
-    scheduler: Annotated[
-        str | None, Option(help="Address of a Dask scheduler whose workers do the work: tcp://10.0.0.1:8786.")
-    ] = None,
-    device: Device = "cpu",
-    params: Params = None,
-    overrides: Overrides = None,
-    as_json: Json = False,
-) -> None:
-    """Run the teacher once for every frame and keep its maps.
-
-    tinyhd-pipe teacher-dump --videos clips/ --store maps.zarr --teacher hd2s --weights hd2s.pt
-    """
-    if workers is not None and scheduler is not None:
-        raise SettingError(f"--workers {workers} and --scheduler {scheduler}: give one of them")
-    from tinyhd_pipe.pipeline.params import load_params
-    from tinyhd_pipe.stages import teacher_dump as stage
-    from tinyhd_pipe.stages.fidelity import Given
-    from tinyhd_pipe.stages.networks import load_teacher
-    from tinyhd_pipe.stages.video import find_videos
-    from tinyhd_pipe.store.writer import read_description
-
-    settings = load_params(params, overrides).teacher_dump
-    sources = find_videos(videos)
-    precision = settings.precision
-    if precision == "auto":  # a store that was begun has decided already
-        there = read_description(store)
-        precision = there.teacher["precision"] if there else "auto"
-    network = load_teacher(teacher, weights=weights, size=settings.size, precision=precision, device=device)
-    options: dict[str, Any] = {
-        "every": settings.every,
-        "budget": settings.fidelity,
-        "given": {name: Given(level.grid, level.step) for name, level in settings.levels.items()},
-        "shard_bytes": round(settings.shard_megabytes * 2**20),
-        "batch": settings.batch,
-        "retry_problems": retry_problems,
-        "prune": prune,
-    }
-    if plan:
-        _plan_dump(sources, store, network, labels, options, as_json=as_json)
-        return
-    cluster = None
-    if workers or scheduler:
-        from tinyhd_pipe.stages.cluster_work import TeacherFile
-        from tinyhd_pipe.stages.dump_cluster import Cluster
-
-        cluster = Cluster(TeacherFile.of(network, weights), workers, scheduler)
-    with console.progress("reading videos") as reading, console.progress("teacher") as advance:
-        dumped = stage.teacher_dump(
-            sources,
-            store,
-            network,
-            **options,
-            cluster=cluster,
-            report=lambda at: advance(at.frames, at.frames_in_all, f"frames; {at.videos} of {at.videos_in_all} videos"),
-            reading=reading,
-        )
-    _show_dumped(dumped, as_json=as_json)
 
 
 def student_train(
@@ -196,6 +116,7 @@ def student_train(
     from tinyhd_pipe.stages.video import find_videos
     from tinyhd_pipe.store.reader import open_store
 
+    keep_freed_memory()
     settings = load_params(params, overrides).student_train
     with console.progress("student") as advance:
         fitted = stage.student_train(
@@ -274,59 +195,6 @@ def show_params(params: Params = None, overrides: Overrides = None) -> None:
     from tinyhd_pipe.pipeline.params import as_yaml, load_params
 
     sys.stdout.write(as_yaml(load_params(params, overrides)))
-
-
-def _plan_dump(
-    sources: "list[VideoSource]",
-    store: str,
-    network: "Network",
-    labels: Path | None,
-    options: dict[str, Any],
-    *,
-    as_json: bool,
-) -> None:
-    from tinyhd_pipe.stages.dhf1k import find_annotated_videos
-    from tinyhd_pipe.stages.dump_plan import plan_dump
-
-    given = {source.path.resolve() for source in sources}
-    labelled = len(given & {video.source.path.resolve() for video in find_annotated_videos(labels)}) if labels else 0
-    with console.progress("reading videos") as reading:
-        planned = plan_dump(sources, store, network, **options, labelled=labelled, reading=reading)
-    _show_plan(planned)
-    console.result(planned, as_json=as_json)
-
-
-def _show_plan(planned: "DumpPlan") -> None:
-    even = planned.break_even
-    single, multi = even.windows_a_clip
-    rows = [
-        ("videos", f"{planned.videos_left:,} to do, of {planned.videos:,} given"),
-        ("maps of each level", f"about {planned.maps_left:,} to do; shards: {planned.shards_left:,}"),
-        ("frames of all videos", f"about {planned.frames:,}: packets counted, nothing decoded"),
-        (
-            "time, on this machine",
-            f"about {console.duration(planned.seconds_left)}; {planned.seconds_a_map:.2g} s a map",
-        ),
-        ("size", f"about {console.size(planned.bytes_left)}; {console.size(planned.bytes_a_map)} a frame, all levels"),
-        ("pays for itself after", f"{even.epochs_single:,.1f} epochs of S or {even.epochs_multi:,.1f} of M students"),
-        ("published training", f"200 epochs a student; here {even.clips_an_epoch:,} clips an epoch"),
-        ("teacher in that loop", f"windows a clip: {single} for S, {multi} for M"),
-    ]
-    console.table(f"{planned.store}: plan, nothing was written", ("", "estimate"), rows)
-    if planned.problems:
-        console.table("not readable as videos", ("video", "why"), list(planned.problems.items()))
-
-
-def _show_dumped(dumped: "Dumped", *, as_json: bool) -> None:
-    new = f"{dumped.frames} maps of each level made now, {dumped.already_there} videos were there already"
-    console.say(f"{dumped.store}: {dumped.videos} videos; {new}")
-    if dumped.others:
-        console.say(f"{dumped.others} other videos of the store were not given and stay in it; --prune drops them")
-    if dumped.problems:
-        console.table("did not decode, or not all of it", ("video", "why"), list(dumped.problems.items()))
-    console.result(dumped, as_json=as_json)
-    if dumped.problems:
-        raise Exit(1)
 
 
 def _recipe(settings: "RecipeSettings") -> "Recipe":

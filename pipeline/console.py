@@ -34,7 +34,8 @@ def progress(title: str) -> Iterator[Advance]:
         with _bar(title) as advance:
             yield advance
     else:
-        yield _lines(title)
+        with _lines(title) as advance:
+            yield advance
 
 
 @contextmanager
@@ -56,19 +57,27 @@ def _bar(title: str) -> Iterator[Advance]:
         yield advance
 
 
-def _lines(title: str) -> Advance:
+@contextmanager
+def _lines(title: str) -> Iterator[Advance]:
+    """A line now and then, and one where the work has ended."""
     started = last = time.monotonic()
+    waiting = ""
 
     def advance(done: int, total: int, note: str = "") -> None:
-        nonlocal last
+        nonlocal started, last, waiting
         now = time.monotonic()
-        if now - last < SECONDS_BETWEEN_LINES and done < total:
+        if done == 0:  # the work begins now, whatever was waited for before
+            started = last = now
             return
-        last = now
-        left = (now - started) / done * (total - done) if done else float("nan")
-        say(f"{title}: {done} of {total}, {now - started:.0f} s, {left:.0f} s left{', ' + note if note else ''}")
+        left = (now - started) / done * (total - done)
+        waiting = f"{title}: {done} of {total}, {now - started:.0f} s, {left:.0f} s left{', ' + note if note else ''}"
+        if now - last >= SECONDS_BETWEEN_LINES:
+            say(waiting)
+            last, waiting = now, ""
 
-    return advance
+    yield advance
+    if waiting:
+        say(waiting)
 
 
 def say(line: str) -> None:

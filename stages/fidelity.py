@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.losses import kl_divergence
 from tinyhd_pipe.stages.networks import Size
+from tinyhd_pipe.stages.overlap import one_thread
 from tinyhd_pipe.store.codec import encode_chunk
 from tinyhd_pipe.store.encoding import SMALLEST_STEP, offset_of_step, quantise
 from tinyhd_pipe.store.errors import SettingError
@@ -95,10 +96,11 @@ def choose_levels(
     given = given or {}
     if unknown := given.keys() - samples.keys():
         raise SettingError(f"level {sorted(unknown)[0]!r} is not known: the levels are {', '.join(samples)}")
-    return [
-        _measured(name, logits, given[name], size, budget) if name in given else _choose(name, logits, size, budget)
-        for name, logits in samples.items()
-    ]
+    with one_thread():  # steps follow from sums, whose last bits differ with the number of threads
+        return [
+            _measured(name, logits, given[name], size, budget) if name in given else _choose(name, logits, size, budget)
+            for name, logits in samples.items()
+        ]
 
 
 def _measured(name: str, logits: Tensor, given: Given, size: Size, budget: float) -> Choice:

@@ -44,6 +44,17 @@ def in_parallel(function: Callable[[Item], Result], items: Iterator[Item], threa
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """What is computed in the context is computed by one thread, and so has the same bits on any machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that leave with the context: what has begun ends, what waits is dropped."""
     before = torch.get_num_threads()

@@ -1,0 +1,22 @@
+"""The C library's allocator, set for training: freed memory is kept for the next step.
+
+glibc hands buffers of many megabytes back to the kernel as soon as they are freed, and the next step pays for every
+page again. Kept, a training step took 1.12 to 1.27 times less processor time (HD2S at a quarter width; TinyHD S rc4
+at 64x96, rc2 at 192x256), for 0 to 5 % more memory at its peak. It is a setting of the whole process, so the command
+line makes it and no library function does. The dump gains 3 % only, in its threads, and is left alone.
+"""
+
+import ctypes
+import sys
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+_NEVER = 2**31 - 1
+_LARGEST = 2**30
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep what is freed; False where the process has another C library, and nothing is changed."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, _NEVER))

@@ -1,0 +1,158 @@
+"""The command that makes a store: what it asks for, its plan, its progress, and what it says when it is done.
+
+What is heavy is imported inside, so `--help` answers at once.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Exit, Option
+
+from tinyhd_pipe.pipeline import console
+from tinyhd_pipe.pipeline.commands import Device, Json, Overrides, Params, TeacherKind
+from tinyhd_pipe.store.errors import SettingError
+
+if TYPE_CHECKING:
+    from tinyhd_pipe.stages.dump_plan import DumpPlan
+    from tinyhd_pipe.stages.networks import Network
+    from tinyhd_pipe.stages.teacher_dump import Dumped, DumpProgress
+    from tinyhd_pipe.stages.video import VideoSource
+
+
+def teacher_dump(
+    videos: Annotated[list[Path], Option(help="Video files, folders of videos, folders of frames.")],
+    store: Annotated[str, Option(help="Folder or fsspec URL of the zarr store; made, or gone on with.")],
+    weights: Annotated[Path, Option(help="The teacher's weights, .pth or .safetensors.")],
+    teacher: TeacherKind = "hd2s",
+    plan: Annotated[bool, Option("--plan", help="Say what there is to do and what it takes; write nothing.")] = False,
+    labels: Annotated[
+        Path | None, Option(help="For --plan: labelled clips among the videos, in the DHF1K layout.")
+    ] = None,
+    retry_problems: Annotated[
+        bool, Option("--retry-problems", help="Make videos again that the store lists with a problem.")
+    ] = False,
+    prune: Annotated[
+        bool, Option("--prune", help="Drop the maps of videos that are not given; they are kept otherwise.")
+    ] = False,
+    workers: Annotated[
+        int | None, Option(min=1, help="Share the work among that many processes of this machine (Dask).")
+    ] = None,
+    scheduler: Annotated[
+        str | None, Option(help="Address of a Dask scheduler whose workers do the work: tcp://10.0.0.1:8786.")
+    ] = None,
+    every: Annotated[
+        int | None, Option(min=1, help="Dump frames 0, N, 2N, ... only; goes before the setting teacher_dump.every.")
+    ] = None,
+    device: Device = "cpu",
+    params: Params = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Run the teacher once for every frame and keep its maps.
+
+    tinyhd-pipe teacher-dump --videos clips/ --store maps.zarr --teacher hd2s --weights hd2s.pt
+    """
+    if workers is not None and scheduler is not None:
+        raise SettingError(f"--workers {workers} and --scheduler {scheduler}: give one of them")
+    from tinyhd_pipe.pipeline.params import load_params
+    from tinyhd_pipe.stages import teacher_dump as stage
+    from tinyhd_pipe.stages.fidelity import Given
+    from tinyhd_pipe.stages.networks import load_teacher
+    from tinyhd_pipe.stages.video import find_videos
+    from tinyhd_pipe.store.writer import read_description
+
+    overrides = [*(overrides or ()), *([] if every is None else [f"teacher_dump.every={every}"])]
+    settings = load_params(params, overrides).teacher_dump
+    sources = find_videos(videos)
+    precision = settings.precision
+    if precision == "auto":  # a store that was begun has decided already
+        there = read_description(store)
+        precision = there.teacher["precision"] if there else "auto"
+    network = load_teacher(teacher, weights=weights, size=settings.size, precision=precision, device=device)
+    options: dict[str, Any] = {
+        "every": settings.every,
+        "budget": settings.fidelity,
+        "given": {name: Given(level.grid, level.step) for name, level in settings.levels.items()},
+        "shard_bytes": round(settings.shard_megabytes * 2**20),
+        "batch": settings.batch,
+        "retry_problems": retry_problems,
+        "prune": prune,
+    }
+    if plan:
+        _plan_dump(sources, store, network, labels, options, as_json=as_json)
+        return
+    cluster = None
+    if workers or scheduler:
+        from tinyhd_pipe.stages.cluster_work import TeacherFile
+        from tinyhd_pipe.stages.dump_cluster import Cluster
+
+        cluster = Cluster(TeacherFile.of(network, weights), workers, scheduler)
+    with console.progress("reading videos") as reading, console.progress("teacher") as advance:
+        dumped = stage.teacher_dump(
+            sources,
+            store,
+            network,
+            **options,
+            cluster=cluster,
+            report=lambda at: advance(at.frames, at.frames_in_all, _dump_note(at)),
+            reading=reading,
+        )
+    _show_dumped(dumped, as_json=as_json)
+
+
+def _dump_note(at: "DumpProgress") -> str:
+    written = f"{at.bytes_written / 1e6:.1f} MB written"
+    return f"frames, {at.frames_a_second:.1f} a second; {at.videos} of {at.videos_in_all} videos; {written}"
+
+
+def _plan_dump(
+    sources: "list[VideoSource]",
+    store: str,
+    network: "Network",
+    labels: Path | None,
+    options: dict[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    from tinyhd_pipe.stages.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.dump_plan import plan_dump
+
+    given = {source.path.resolve() for source in sources}
+    labelled = len(given & {video.source.path.resolve() for video in find_annotated_videos(labels)}) if labels else 0
+    with console.progress("reading videos") as reading:
+        planned = plan_dump(sources, store, network, **options, labelled=labelled, reading=reading)
+    _show_plan(planned)
+    console.result(planned, as_json=as_json)
+
+
+def _show_plan(planned: "DumpPlan") -> None:
+    even = planned.break_even
+    single, multi = even.windows_a_clip
+    rows = [
+        ("videos", f"{planned.videos_left:,} to do, of {planned.videos:,} given"),
+        ("maps of each level", f"about {planned.maps_left:,} to do; shards: {planned.shards_left:,}"),
+        ("frames of all videos", f"about {planned.frames:,}: packets counted, nothing decoded"),
+        (
+            "time, on this machine",
+            f"about {console.duration(planned.seconds_left)}; {planned.seconds_a_map:.2g} s a map",
+        ),
+        ("size", f"about {console.size(planned.bytes_left)}; {console.size(planned.bytes_a_map)} a frame, all levels"),
+        ("pays for itself after", f"{even.epochs_single:,.1f} epochs of S or {even.epochs_multi:,.1f} of M students"),
+        ("published training", f"200 epochs a student; here {even.clips_an_epoch:,} clips an epoch"),
+        ("teacher in that loop", f"windows a clip: {single} for S, {multi} for M"),
+    ]
+    console.table(f"{planned.store}: plan, nothing was written", ("", "estimate"), rows)
+    if planned.problems:
+        console.table("not readable as videos", ("video", "why"), list(planned.problems.items()))
+
+
+def _show_dumped(dumped: "Dumped", *, as_json: bool) -> None:
+    new = f"{dumped.frames} maps of each level made now, {dumped.already_there} videos were there already"
+    console.say(f"{dumped.store}: {dumped.videos} videos; {new}")
+    if dumped.others:
+        console.say(f"{dumped.others} other videos of the store were not given and stay in it; --prune drops them")
+    if dumped.problems:
+        console.table("did not decode, or not all of it", ("video", "why"), list(dumped.problems.items()))
+    console.result(dumped, as_json=as_json)
+    if dumped.problems:
+        raise Exit(1)
