@@ -14,7 +14,7 @@ from tinyhd_pipe.store import Source, create_or_open, open_store
 from tinyhd_pipe.store.manifest import LevelFile, Manifest, VideoRow, data_path, manifest_path, metadata_path
 
 SHARDS, VIDEOS = 480, 500
-LEVELS = {name: (12, 16) for name in (*(f"conspicuity_{scale}" for scale in (2, 3, 4, 5)), "final")}
+LEVELS = dict.fromkeys((*(f"conspicuity_{scale}" for scale in (2, 3, 4, 5)), "final"), (12, 16))
 TINY = b"maps"
 OPEN = """
 import json, pathlib, sys, time
@@ -56,7 +56,7 @@ def _rows(shard: int) -> list[VideoRow]:
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifests of a store as large as Kinetics-400, as a dump writes them; of maps, files of a few bytes."""
     path = tmp_path_factory.mktemp("wide") / "maps.zarr"
-    writer = create_or_open(path, describe(levels=LEVELS))
+    create_or_open(path, describe(levels=LEVELS))
     for number in range(SHARDS):
         rows = _rows(number)
         manifest = Manifest.of_rows(
