@@ -68,7 +68,8 @@ def make_shards(
 ) -> None:
     """Make every shard of a plan; call it inside `StoreWriter.exclusive`.
 
-    A worker that dies is replaced, and its shard made anew. What dead workers left is swept at the end.
+    A worker that dies is replaced, and its shard made anew. What dead workers left is swept at the end; after an error
+    of a cluster that is not ours, by the next run.
 
     Arguments:
         sources: id -> video, for every member that has to be made.
@@ -92,6 +93,7 @@ def make_shards(
         topic=f"tinyhd-{uuid.uuid4().hex}",
         spread=cluster.workers is not None,
     )
+    all_at_rest = cluster.workers is not None  # our workers end with the client; others may write for a moment yet
     try:
         with _client(cluster) as client:
             client.subscribe_topic(order.topic, arrivals.put)
@@ -104,8 +106,10 @@ def make_shards(
             except BaseException:
                 client.cancel(list(futures), force=True)
                 raise
+        all_at_rest = True
     finally:
-        writer.sweep()
+        if all_at_rest:
+            writer.sweep()
 
 
 def _absolute(url: str) -> str:

@@ -150,7 +150,7 @@ def _order(store: Path, teacher: Network, videos: list[VideoSource], file: Teach
     """A store that is begun, and the order and the task of its first shard."""
     writer = create_or_open(store, describe(teacher, videos[:1], every=1, budget=BUDGET))
     task = writer.plan([Source(video.id, digest(video), 1) for video in videos]).todo[0]
-    return Order(writer, file, batch=1, threads=1, topic="test", spread=False), task
+    return Order(writer, file, batch=1, threads=3, topic="test", spread=False), task
 
 
 def test_a_task_that_runs_on_two_workers_at_once_is_made_by_one_of_them(
@@ -163,6 +163,8 @@ def test_a_task_that_runs_on_two_workers_at_once_is_made_by_one_of_them(
         twice = [client.submit(make_shard_once, order, task, by_id, workers=[worker], key=worker) for worker in workers]
         assert [future.result()[0] for future in twice] == [MAPS, MAPS]
         began = {message[1] for _, message in client.get_events("test")}
+        threads = [client.submit(torch.get_num_threads, workers=[worker], pure=False) for worker in workers]
+        assert [future.result() for future in threads] == [order.threads] * 2, "its share of the cores"
     assert len(workers) == 2
     assert len(began) == 1, "one attempt only"
     assert verify(tmp_path / "s").sound
@@ -226,6 +228,7 @@ def test_where_no_cluster_can_be_had_it_is_one_line(
         assert not [line for line in said if "Traceback" in line or "distributed" in line]
 
 
+@pytest.mark.slow
 def test_interrupted_or_killed_it_leaves_no_process_and_a_rerun_ends_with_the_same_bytes(
     place: Path, whole: Path, tmp_path: Path
 ) -> None:
