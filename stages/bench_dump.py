@@ -45,7 +45,8 @@ BFLOAT16_CC = 0.9995
 JUDGED_FRAMES = 8
 PUBLISHED_FRAMES = 6
 """Frames that the published way makes in a round: each costs the same, so a few tell its speed."""
-CLIPS = 2
+CLIPS, SHORTEST = 2, 48
+"""Clips at most, and frames of a clip at least: in shorter ones, filling the last chunk would count for too much."""
 HELD_WINDOWS = 32
 """Preprocessed windows that the teacher alone goes round in: all of them would fill the memory."""
 
@@ -157,7 +158,7 @@ class _Clip:
 
 def _first_frames(sources: Sequence[VideoSource], frames: int, folder: Path) -> list[_Clip]:
     """The first frames of the first videos as clips of their own, MPEG-4 as in DHF1K: both ways read these."""
-    count = max(1, min(len(sources), CLIPS, frames // 17))
+    count = max(1, min(len(sources), CLIPS, frames // SHORTEST))
     for number, source in enumerate(sources[:count]):
         pictures = (picture for picture in decode(source) if picture is not None)
         write_video(folder / f"{number}.avi", islice(pictures, frames // count))
