@@ -1,9 +1,10 @@
-"""The C library's allocator, set for training: freed memory is kept for the next step.
+"""The C library's allocator, set for networks: freed memory is kept for the next step.
 
 glibc hands buffers of many megabytes back to the kernel as soon as they are freed, and the next step pays for every
 page again. Kept, a training step took 1.12 to 1.27 times less processor time (HD2S at a quarter width; TinyHD S rc4
-at 64x96, rc2 at 192x256), for 0 to 5 % more memory at its peak. It is a setting of the whole process, so the command
-line makes it and no library function does. The dump gains 3 % only, in its threads, and is left alone.
+at 64x96, rc2 at 192x256), for 0 to 5 % more memory at its peak; a dump of the published 16-output TinyHD at 192x256
+took 1.4 times less time, most of which the kernel had used. It is a setting of the whole process, so the command line
+makes it and no library function does.
 """
 
 import ctypes

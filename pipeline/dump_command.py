@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Exit, Option
 
 from tinyhd_pipe.pipeline import console
+from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 from tinyhd_pipe.pipeline.commands import Device, Json, Overrides, Params, TeacherKind
 from tinyhd_pipe.store.errors import SettingError
 
@@ -61,6 +62,7 @@ def teacher_dump(
     from tinyhd_pipe.stages.video import find_videos
     from tinyhd_pipe.store.writer import read_description
 
+    keep_freed_memory()
     overrides = [*(overrides or ()), *([] if every is None else [f"teacher_dump.every={every}"])]
     settings = load_params(params, overrides).teacher_dump
     sources = find_videos(videos)

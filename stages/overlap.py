@@ -10,12 +10,18 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, TypeVar
 
 import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_lock = Lock()
+_held = 0
+"""Contexts of `one_thread` that are open."""
+_before = 0
+"""Threads of torch before the first of them."""
 
 
 def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
@@ -45,22 +51,40 @@ def in_parallel(function: Callable[[Item], Result], items: Iterator[Item], threa
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """What is computed in the context is computed by one thread, and so has the same bits on any machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """What is computed in the context, by any thread, is computed by that thread alone, and so has the same bits on
+    any machine.
+
+    Contexts may overlap: torch has one setting for its matrix products in all threads, so the last one to be left puts
+    it back, and none before. (Two of them that each put back what they had found made products in the threads of the
+    other one run in two threads, once in a while.)
+    """
+    global _held, _before
+    with _lock:
+        if not _held:
+            _before = torch.get_num_threads()
+            torch.set_num_threads(1)
+        _held += 1
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _lock:
+            _held -= 1
+            if not _held:
+                torch.set_num_threads(_before)
+
+
+def cores() -> int:
+    """How many threads torch may use, outside of `one_thread`."""
+    with _lock:
+        return _before if _held else torch.get_num_threads()
 
 
 @contextmanager
 def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that leave with the context: what has begun ends, what waits is dropped."""
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)  # a thread that sets its own number also sets that of threads to come
+    with one_thread():
+        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from tinyhd_pipe.stages.inference import ScaledFrame, clip_of, scaled_frames, windows
 from tinyhd_pipe.stages.losses import CONSPICUITY
 from tinyhd_pipe.stages.networks import Network
-from tinyhd_pipe.stages.overlap import ahead, in_parallel
+from tinyhd_pipe.stages.overlap import ahead, cores, in_parallel
 from tinyhd_pipe.stages.video import Picture
 
 LEVELS = (*CONSPICUITY, "final")
@@ -71,7 +71,7 @@ def batch_logits(teacher: Network, batch: WindowBatch) -> dict[str, Tensor]:
 
 def threads_for(teacher: Network) -> int:
     """Windows to run side by side: one for each thread that torch may use, but one on a GPU, which is filled by one."""
-    return torch.get_num_threads() if teacher.device.type == "cpu" else 1
+    return cores() if teacher.device.type == "cpu" else 1
 
 
 def _with_frames(teacher: Network, batch: WindowBatch) -> tuple[Sequence[ScaledFrame], dict[str, Tensor]]:

@@ -121,10 +121,13 @@ def write_shard(storage: Storage, description: Description, task: ShardTask) -> 
             yield shard
             shard.finish()
             finished = {writer.level.name: writer.finish() for writer in levels}
+        _seal(storage, description, task, shard, finished)
     except BaseException:
-        storage.prune(shard_folder(number))
+        if storage.locks and not task.in_place:  # nobody else is writing here, and nothing was there before
+            storage.remove(shard_folder(number))
+        else:
+            storage.prune(shard_folder(number))
         raise
-    _seal(storage, description, task, shard, finished)
     for replaced in task.replaces:
         storage.remove(manifest_path(replaced))  # first, so that nothing half-removed is ever read
         storage.remove(shard_folder(replaced))

@@ -26,6 +26,8 @@ class Storage(Protocol):
     """What the store needs of the place it lives in."""
 
     url: str
+    locks: bool
+    """Whether a writer can keep others out (lock.py)."""
 
     def read(self, path: str) -> bytes:
         """All bytes of a file. Raises `FileNotFoundError`."""
@@ -74,6 +76,8 @@ def open_storage(url: str | os.PathLike[str]) -> Storage:
 
 class LocalStorage:
     """A folder of the local disk."""
+
+    locks = True
 
     def __init__(self, folder: str) -> None:
         self.url = folder
@@ -164,6 +168,8 @@ class LocalFile:
 
 class RemoteStorage:
     """A folder of any fsspec file system."""
+
+    locks = False
 
     def __init__(self, url: str) -> None:
         import fsspec

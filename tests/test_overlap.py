@@ -19,7 +19,7 @@ from tinyhd_pipe.stages import shard_work
 from tinyhd_pipe.stages.dataset import ClipDataset, Sampling
 from tinyhd_pipe.stages.fitting import Fitted
 from tinyhd_pipe.stages.networks import Network, scaling_for
-from tinyhd_pipe.stages.overlap import ahead, in_parallel
+from tinyhd_pipe.stages.overlap import ahead, cores, in_parallel, one_thread
 from tinyhd_pipe.stages.student_train import stored_videos, student_train
 from tinyhd_pipe.stages.teacher_dump import DumpProgress, teacher_dump
 from tinyhd_pipe.stages.video import VideoSource, find_videos, write_video
@@ -246,3 +246,18 @@ def _trained(store: Store, videos: list[VideoSource], out: Path) -> Fitted:
         validation_share=0.34,
         validation_clips=1,
     )
+
+
+def test_of_two_that_need_one_thread_the_first_to_end_does_not_give_the_other_one_more() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first, second = one_thread(), one_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert (torch.get_num_threads(), cores()) == (1, 2)
+        second.__exit__(None, None, None)
+        assert (torch.get_num_threads(), cores()) == (2, 2)
+    finally:
+        torch.set_num_threads(before)
