@@ -60,7 +60,7 @@ NATURAL = {
     "test1.mp4": 300,
 }
 """Frames that decode; counted by decoding each file to its end."""
-FEW_STEPS = """reduction=4 size=[96,128] epochs=8 clips_per_video=2 batch=4 optimiser=adamw learning_rate=0.002
+FEW_STEPS = """reduction=4 size=[64,96] epochs=8 clips_per_video=2 batch=4 optimiser=adamw learning_rate=0.002
     schedule=cosine encoder_rate=1 validation_clips=3"""
 
 
