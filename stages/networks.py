@@ -22,6 +22,7 @@ from torch import Tensor
 from tinyhd_pipe.stages.clips import WINDOW
 from tinyhd_pipe.stages.hd2s import HD2S, round_weights
 from tinyhd_pipe.stages.layout import channels_last
+from tinyhd_pipe.stages.overlap import one_thread
 from tinyhd_pipe.stages.tinyhd import TinyHD
 from tinyhd_pipe.stages.weights import Weights, read_weights
 from tinyhd_pipe.store.errors import SettingError, WeightsError
@@ -253,16 +254,20 @@ def ready(
 
 
 def fastest_precision(kind: Kind, module: HD2S | TinyHD, *, size: Size, device: str | torch.device) -> Precision:
-    """`bfloat16` where one window takes at most 3/4 of its time in float32, measured here and now; else `float32`."""
+    """`bfloat16` where one window takes at most 3/4 of its time in float32, measured here and now; else `float32`.
+
+    On a CPU a window is timed as a dump runs it, in one thread (overlap.py).
+    """
     clip = torch.zeros(1, 3, WINDOW, *size)
     seconds = {}
     for precision in ("float32", "bfloat16"):
         network = ready(kind, copy.deepcopy(module), size=size, precision=precision, device=device)
-        network.frame_logits(clip, [1])  # the first call of a shape chooses kernels
-        runs = []
-        for _ in range(3):
-            started = time.perf_counter()
-            network.frame_logits(clip, [1])["final"].cpu()
-            runs.append(time.perf_counter() - started)
-        seconds[precision] = min(runs)
+        with one_thread():
+            seconds[precision] = min(_seconds_a_window(network, clip) for _ in range(4))  # the first chooses kernels
     return "bfloat16" if seconds["bfloat16"] < 0.75 * seconds["float32"] else "float32"
+
+
+def _seconds_a_window(network: Network, clip: Tensor) -> float:
+    started = time.perf_counter()
+    network.frame_logits(clip, [1])["final"].cpu()
+    return time.perf_counter() - started
