@@ -96,7 +96,7 @@ class StudentTrain(Recipe):
     """Train a TinyHD student from the store."""
 
     decoders: tuple[Literal["d1", "d2", "d3"], ...] = Field(("d1", "d2", "d3"), min_length=1)
-    reduction: Literal[1, 2, 4, 8] = Field(1, description="channel reduction: 1, 2, 4 or 8")
+    reduction: Literal[1, 2, 4] = Field(1, description="channel reduction: 1, 2 or 4")
     outputs: Literal[1, 16] = Field(1, description="maps for a clip: 1 (S, of its last frame) or 16 (M, of all)")
     d1_outputs: Literal[1, 16] = Field(1, description="maps of decoder d1 in an M network")
     unlabelled_per_labelled: float = Field(1.0, ge=0, description="clips without labels for each one with labels")
