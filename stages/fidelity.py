@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.losses import kl_divergence
 from tinyhd_pipe.stages.networks import Size
-from tinyhd_pipe.stages.overlap import one_thread
+from tinyhd_pipe.stages.overlap import cores, in_parallel
 from tinyhd_pipe.store.codec import encode_chunk
 from tinyhd_pipe.store.encoding import SMALLEST_STEP, offset_of_step, quantise
 from tinyhd_pipe.store.errors import SettingError
@@ -96,11 +96,15 @@ def choose_levels(
     given = given or {}
     if unknown := given.keys() - samples.keys():
         raise SettingError(f"level {sorted(unknown)[0]!r} is not known: the levels are {', '.join(samples)}")
-    with one_thread():  # steps follow from sums, whose last bits differ with the number of threads
-        return [
-            _measured(name, logits, given[name], size, budget) if name in given else _choose(name, logits, size, budget)
-            for name, logits in samples.items()
-        ]
+
+    def chosen(named: tuple[str, Tensor]) -> Choice:
+        name, logits = named
+        if name in given:
+            return _measured(name, logits, given[name], size, budget)
+        return _choose(name, logits, size, budget)
+
+    # One thread each: steps follow from sums, whose last bits differ with the number of threads.
+    return list(in_parallel(chosen, iter(samples.items()), cores()))
 
 
 def _measured(name: str, logits: Tensor, given: Given, size: Size, budget: float) -> Choice:
