@@ -123,14 +123,20 @@ def write_shard(storage: Storage, description: Description, task: ShardTask) -> 
             finished = {writer.level.name: writer.finish() for writer in levels}
         _seal(storage, description, task, shard, finished)
     except BaseException:
-        if storage.locks and not task.in_place:  # nobody else is writing here, and nothing was there before
-            storage.remove(shard_folder(number))
-        else:
-            storage.prune(shard_folder(number))
+        _drop(storage, task)
         raise
     for replaced in task.replaces:
         storage.remove(manifest_path(replaced))  # first, so that nothing half-removed is ever read
         storage.remove(shard_folder(replaced))
+
+
+def _drop(storage: Storage, task: ShardTask) -> None:
+    """Remove what an exception has left of a shard, unless it came so late that the shard is finished."""
+    folder = shard_folder(task.number)
+    if storage.locks and not task.in_place and not storage.read_many([manifest_path(task.number)]):
+        storage.remove(folder)  # nobody else is writing here, and nothing was there before
+    else:
+        storage.prune(folder)
 
 
 def _seal(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -149,6 +150,32 @@ def test_an_exception_in_a_shard_leaves_nothing_behind(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert content_of(tmp_path / "s") == before
     assert not (tmp_path / "s/shards/00000").exists()
+
+
+def test_an_interrupt_while_a_shard_is_sealed_drops_it_whole_and_one_right_after_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_store(tmp_path / "whole", {"a": 40})
+    kept = []
+    for step in range(6):
+        path = tmp_path / f"cut{step}"
+        writer = create_or_open(path, describe())
+        (task,) = writer.plan(sources_of({"a": 40})).todo
+        synced = iter(range(100))
+
+        def interrupted(folder: Path, synced: Iterator[int] = synced, step: int = step) -> None:
+            if next(synced) == step:  # after the name is there
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr("tinyhd_pipe.store.storage._sync_folder", interrupted)
+            make_shard(writer, task, {"a": 40})
+        kept.append((path / "shards/00000").exists())
+        assert open_store(path).videos == ["a"] * kept[-1]
+        assert verify(path).sound == kept[-1]
+        write_store(path, {"a": 40})
+        assert content_of(path) == content_of(tmp_path / "whole")
+    assert kept == [False] * 4 + [True] * 2, "two data files, two of metadata, the manifest; then nothing interrupts"
 
 
 def test_a_full_disk_is_one_line_and_a_rerun_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
