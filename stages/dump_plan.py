@@ -99,7 +99,8 @@ def plan_dump(
     else:
         description = as_of_now(there, teacher, every=every, budget=budget, given=given)
     writer = create_or_open(url, description, make=False)
-    plan = writer.preview(list(found.values()), shard_bytes=shard_bytes, retry_problems=retry_problems, prune=prune)
+    videos = list(found.values())
+    plan = writer.plan(videos, shard_bytes=shard_bytes, retry_problems=retry_problems, prune=prune, write=False)
     left = _left(plan, found, every)
     if left and not seconds:
         _, seconds = _measured(teacher, sources, every=every, budget=budget, given=given, batch=batch)

@@ -7,6 +7,7 @@ same bytes, and two dumps of different ones must be kept apart by their users.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeGuard
 
 from filelock import FileLock, Timeout
 
@@ -16,10 +17,15 @@ from tinyhd_pipe.store.storage import PARTIAL, LocalStorage, Storage
 LOCK = ".lock"
 
 
+def can_lock(storage: Storage) -> TypeGuard[LocalStorage]:
+    """Whether a writer can keep others out there."""
+    return isinstance(storage, LocalStorage)
+
+
 @contextmanager
 def exclusive(storage: Storage) -> Iterator[None]:
     """Hold the store's lock. Raises `StoreError` at once where another process holds it."""
-    if not isinstance(storage, LocalStorage):
+    if not can_lock(storage):
         yield
         return
     path = storage.root / LOCK
@@ -50,7 +56,7 @@ def claimed(storage: Storage, shard: int) -> Iterator[None]:
     The file stays, for whoever waits on it; the next sweep removes it. Object stores have no locks: there, two workers
     may write the same bytes. Raises `StoreError` where there can be no file.
     """
-    if not isinstance(storage, LocalStorage):
+    if not can_lock(storage):
         yield
         return
     lock = FileLock(storage.root / f"{LOCK}-{shard:05d}{PARTIAL}")

@@ -224,9 +224,9 @@ class Store:
         wanted, spans, chosen = self._wanted(video_id, frames, levels)
         logits = _empty(chosen, len(wanted), np.float32)
         for level in chosen:
-            pairs = pair_table(logit_table(level.scale, level.offset))
+            table = logit_table(level.scale, level.offset)
             for start, codes in self._codes(level, spans):
-                look_up(pairs, codes, logits[level.name][start : start + len(codes)])
+                logits[level.name][start : start + len(codes)] = table[codes]
         return logits
 
     def _runs(self, video_id: str) -> list[tuple[Manifest, VideoRow]]:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from tinyhd_pipe.store.codec import array_metadata
 from tinyhd_pipe.store.copying import Copier
 from tinyhd_pipe.store.errors import StoreError
+from tinyhd_pipe.store.lock import can_lock
 from tinyhd_pipe.store.manifest import (
     LevelFile,
     Manifest,
@@ -133,7 +134,7 @@ def write_shard(storage: Storage, description: Description, task: ShardTask) -> 
 def _drop(storage: Storage, task: ShardTask) -> None:
     """Remove what an exception has left of a shard, unless it came so late that the shard is finished."""
     folder = shard_folder(task.number)
-    if storage.locks and not task.in_place and not storage.read_many([manifest_path(task.number)]):
+    if can_lock(storage) and not task.in_place and not storage.read_many([manifest_path(task.number)]):
         storage.remove(folder)  # nobody else is writing here, and nothing was there before
     else:
         storage.prune(folder)

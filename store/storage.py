@@ -26,8 +26,6 @@ class Storage(Protocol):
     """What the store needs of the place it lives in."""
 
     url: str
-    locks: bool
-    """Whether a writer can keep others out (lock.py)."""
 
     def read(self, path: str) -> bytes:
         """All bytes of a file. Raises `FileNotFoundError`."""
@@ -76,8 +74,6 @@ def open_storage(url: str | os.PathLike[str]) -> Storage:
 
 class LocalStorage:
     """A folder of the local disk."""
-
-    locks = True
 
     def __init__(self, folder: str) -> None:
         self.url = folder
@@ -168,8 +164,6 @@ class LocalFile:
 
 class RemoteStorage:
     """A folder of any fsspec file system."""
-
-    locks = False
 
     def __init__(self, url: str) -> None:
         import fsspec

@@ -82,6 +82,7 @@ class StoreWriter:
         shard_bytes: int = SHARD_BYTES,
         retry_problems: bool = False,
         prune: bool = False,
+        write: bool = True,
     ) -> ShardPlan:
         """Sweep what an earlier run left half-written, and say which shards are to be written.
 
@@ -90,33 +91,20 @@ class StoreWriter:
             shard_bytes: size of a shard, which is written, retried and copied as a whole.
             retry_problems: make those videos again that are listed with a problem.
             prune: drop videos that are not among the sources.
+            write: without it the plan is a preview from reading alone: nothing is swept and nothing written.
 
-        The plan is written down before it is returned. Call it inside `exclusive`.
+        The plan is written down before it is returned. Call it inside `exclusive`, a preview anywhere.
         """
-        sealed, _ = read_sealed(self.storage)
-        sweep(self.storage, sealed)
-        plan = self.preview(sources, shard_bytes=shard_bytes, retry_problems=retry_problems, prune=prune)
-        if plan.new:
-            write_plan(self.storage, plan.new, self.description.to_plain())
-        return plan
-
-    def preview(
-        self,
-        sources: Sequence[Source],
-        *,
-        shard_bytes: int = SHARD_BYTES,
-        retry_problems: bool = False,
-        prune: bool = False,
-    ) -> ShardPlan:
-        """What `plan` would say, from reading alone: nothing is swept and nothing written."""
         storage = self.storage
         sealed, manifests = read_sealed(storage)
+        if write:
+            sweep(storage, sealed)
         problems = [
             manifest.columns["id"][position]
             for manifest in live_shards(manifests).values()
             for position in manifest.problems
         ]
-        return plan_shards(
+        plan = plan_shards(
             sources,
             read_plans(storage),
             sealed,
@@ -124,6 +112,9 @@ class StoreWriter:
             retried=problems if retry_problems else (),
             prune=prune,
         )
+        if write and plan.new:
+            write_plan(storage, plan.new, self.description.to_plain())
+        return plan
 
     def is_sealed(self, task: ShardTask) -> bool:
         """Whether the shard of this task is finished; a task that is run twice looks first."""

@@ -1,5 +1,6 @@
 """HD2S: the published network, its maps, its native grids, and its reduced widths."""
 
+import copy
 import importlib.util
 import json
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tinyhd_pipe.stages.hd2s import HD2S, upsample
+from tinyhd_pipe.stages.hd2s import HD2S, round_weights, upsample
 from tinyhd_pipe.stages.layout import channels_last
 from tinyhd_pipe.store.errors import SettingError, WeightsError
 
@@ -335,3 +336,13 @@ def share(logits: Tensor) -> Tensor:
     """Maps, (B, y, x), each normalised to sum 1."""
     maps = logits.sigmoid()
     return maps / maps.sum((1, 2), keepdim=True)
+
+
+def test_weights_that_are_rounded_once_give_the_maps_of_those_that_autocast_rounds_for_each_clip() -> None:
+    network, clip = lively(2 / 16, 0), blobs(1, 1, 32, 64)
+    rounded = copy.deepcopy(network)
+    round_weights(rounded)
+    assert {weight.dtype for weight in rounded.parameters()} == {torch.float32, torch.bfloat16}
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        each_time, once = network(clip), rounded(clip)
+    assert all(torch.equal(each_time[level], once[level]) for level in LEVELS)
