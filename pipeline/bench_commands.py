@@ -108,9 +108,11 @@ def dump(
 
     tinyhd-pipe bench dump --weights hd2s.pt --videos clips/
     """
+    from tinyhd_pipe.pipeline.allocator import keep_freed_memory
     from tinyhd_pipe.stages.bench_dump import bench_dump
     from tinyhd_pipe.stages.video import find_videos
 
+    keep_freed_memory()  # as teacher-dump does; here it helps the published way, too
     with console.progress("bench dump") as advance:
         measured = bench_dump(
             teacher,

@@ -89,7 +89,7 @@ class TeacherDump(_Settings):
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         "auto", description="of the teacher; auto takes bfloat16 where the processor is fast at it"
     )
-    batch: Count = Field(1, description="windows in one forward pass; 1 is fastest on most processors")
+    batch: Count | None = Field(None, description="windows in one forward pass; by default what suits the teacher")
 
 
 class StudentTrain(Recipe):

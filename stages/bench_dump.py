@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -47,8 +47,8 @@ PUBLISHED_FRAMES = 6
 """Frames that the published way makes in a round: each costs the same, so a few tell its speed."""
 CLIPS, SHORTEST = 2, 48
 """Clips at most, and frames of a clip at least: in shorter ones, filling the last chunk would count for too much."""
-HELD_WINDOWS = 32
-"""Preprocessed windows that the teacher alone goes round in: all of them would fill the memory."""
+HELD_BATCHES = 32
+"""Preprocessed batches of each clip for the teacher alone: those of a long clip would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -173,10 +173,13 @@ def agreement(
     ours = load(weights=weights, precision=precision)
     figures = []
     for clip in clips:
-        every = -(-clip.frames * len(clips) // JUDGED_FRAMES)
-        for frames, logits in teacher_maps(ours, decode(clip.source), every=every):
-            live = _published_maps(published, clip, frames[0].number)
-            figures += [_compared(live[level], to_size(logits[level], ours.scaling.size)[0]) for level in LEVELS]
+        judged = set(range(0, clip.frames, -(-clip.frames * len(clips) // JUDGED_FRAMES)))
+        for frames, logits in teacher_maps(ours, decode(clip.source)):  # of every frame, as a dump makes them
+            full = {level: to_size(maps, ours.scaling.size) for level, maps in logits.items()}
+            for place, frame in enumerate(frames):
+                if frame.number in judged:
+                    live = _published_maps(published, clip, frame.number)
+                    figures += [_compared(live[level], full[level][place]) for level in LEVELS]
     difference, kl, cc = np.array(figures).T
     found = Agreement(precision, str(weights), float(difference.max()), float(kl.mean()), float(cc.mean()))
     _refuse_other_maps(found, trained=trained)
@@ -255,12 +258,12 @@ def _one_answer(teacher: Network, clip: _Clip) -> dict[str, Tensor]:
 
 def _teacher_alone(teacher: Network, clips: Sequence[_Clip]) -> Callable[[], float]:
     """Frames a second of the same windows, decoded and scaled beforehand, with nothing done to the maps."""
-    held = [batch for clip in clips for batch in islice(window_batches(teacher, decode(clip.source)), HELD_WINDOWS)]
-    frames = sum(clip.frames for clip in clips)
+    held = [batch for clip in clips for batch in islice(window_batches(teacher, decode(clip.source)), HELD_BATCHES)]
+    frames = sum(len(batch.frames) for batch in held)
 
     def way() -> float:
         started = time.perf_counter()
-        for _ in in_parallel(partial(batch_logits, teacher), islice(cycle(held), frames), threads_for(teacher)):
+        for _ in in_parallel(partial(batch_logits, teacher), iter(held), threads_for(teacher)):
             pass
         return frames / (time.perf_counter() - started)
 

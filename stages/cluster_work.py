@@ -79,7 +79,7 @@ class Order:
 
     writer: StoreWriter
     teacher: TeacherFile
-    batch: int
+    batch: int | None
     threads: int | None
     """Windows that a worker runs side by side, its share of the cores; None: as many as its own torch would use."""
     topic: str

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from tinyhd_pipe.stages.cpu_layers import Conv3d
 
 Steps = tuple[int, int, int]
 
 
-class DepthwiseConv3d(nn.Conv3d):
+class DepthwiseConv3d(Conv3d):
     """`nn.Conv3d` with groups = channels and no bias: the same keys, the same values, a faster gradient on a CPU."""
 
     def __init__(

@@ -63,7 +63,7 @@ def make_shards(
     tasks: Sequence[ShardTask],
     sources: Mapping[str, VideoSource],
     *,
-    batch: int = 1,
+    batch: int | None = None,
     report: Callable[[int, int, int], None] = lambda frames, videos, written: None,
 ) -> None:
     """Make every shard of a plan; call it inside `StoreWriter.exclusive`.

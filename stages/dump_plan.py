@@ -78,7 +78,7 @@ def plan_dump(
     budget: float = 2e-4,
     given: Mapping[str, Given] | None = None,
     shard_bytes: int = 128 << 20,
-    batch: int = 1,
+    batch: int | None = None,
     retry_problems: bool = False,
     prune: bool = False,
     labelled: int = 0,
@@ -172,7 +172,7 @@ def _measured(
     every: int,
     budget: float,
     given: Mapping[str, Given] | None,
-    batch: int,
+    batch: int | None,
 ) -> tuple[Description, float]:
     """What a store of these maps would say of itself, and the seconds that one map takes with all its levels.
 
@@ -194,7 +194,7 @@ def _measured(
 
 
 def _maps_of_any(
-    teacher: Network, sources: Sequence[VideoSource], *, every: int, batch: int
+    teacher: Network, sources: Sequence[VideoSource], *, every: int, batch: int | None
 ) -> Generator[Mapping[str, Tensor], None, None]:
     """Maps of one video after another, without those that do not decode."""
     reasons, made = [], False
@@ -219,7 +219,7 @@ def _bytes_a_map(url: str, description: Description) -> float:
 
 
 def _break_even(teacher: Network, frames: int, every: int, *, videos: int, labelled: int) -> BreakEven:
-    """Windows against windows: one costs the same inside the training as in the dump."""
+    """Windows against windows: inside the training, where no neighbours share work, one costs at least as much."""
     clips = labelled * (2 if videos > labelled else 1) if labelled else videos
     in_loop = (1, WINDOW if teacher.outputs == 1 else 1)
     windows = -(-frames // every) if teacher.outputs == 1 else -(-frames // WINDOW)

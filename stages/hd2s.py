@@ -16,15 +16,17 @@ Architecture: Bellitto et al., "Hierarchical Domain-Adapted Feature Learning for
 IJCV 2021.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinyhd_pipe.stages.cpu_layers import Conv2d, Conv3d
 from tinyhd_pipe.stages.s3d import STEM, ConvUnit, S3DEncoder, SeparableUnit, block_channels, scaled
 from tinyhd_pipe.stages.weights import load_strictly
+from tinyhd_pipe.stages.window_runs import features_of_run
 from tinyhd_pipe.store.errors import SettingError, WeightsError
 
 FRAMES = 16
@@ -89,14 +91,14 @@ def _head_names(level: int) -> list[str]:
 
 
 def _halve_frames(channels: int) -> ConvUnit:
-    return ConvUnit(nn.Conv3d(channels, channels, (3, 1, 1), (2, 1, 1), (1, 0, 0), bias=False))
+    return ConvUnit(Conv3d(channels, channels, (3, 1, 1), (2, 1, 1), (1, 0, 0), bias=False))
 
 
 def _decoder_layer(inputs: int, outputs: int, separable: int) -> nn.Sequential:
-    units: list[nn.Module] = [ConvUnit(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False))]
+    units: list[nn.Module] = [ConvUnit(Conv2d(inputs, outputs, 3, padding=1, bias=False))]
     for _ in range(separable):
-        depthwise = nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs, bias=False)
-        units.append(SeparableUnit(depthwise, nn.Conv2d(outputs, outputs, 1, bias=False), DECODER_EPS))
+        depthwise = Conv2d(outputs, outputs, 3, padding=1, groups=outputs, bias=False)
+        units.append(SeparableUnit(depthwise, Conv2d(outputs, outputs, 1, bias=False), DECODER_EPS))
     return nn.Sequential(*units)
 
 
@@ -115,7 +117,7 @@ class Decoder(nn.Module):
         for name, inputs, outputs, repeats in zip(self.names, channels, channels[1:], separable, strict=False):
             self.add_module(name, _decoder_layer(inputs, outputs, repeats))
         self.projection = f"last_conv{level}"
-        self.add_module(self.projection, nn.Conv2d(counts[-1], 1, 1))
+        self.add_module(self.projection, Conv2d(counts[-1], 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to the last layer's features before their doubling: (B, 3, H/2, W/2)."""
@@ -150,7 +152,7 @@ class HD2S(nn.Module):
             for name in _head_names(level):
                 self.add_module(name, _halve_frames(block_channels(level, width)))
             self.add_module(f"decoder{level}", Decoder(level, width))
-        self.last_conv = nn.Conv2d(len(FUSION_ORDER), 1, 1)
+        self.last_conv = Conv2d(len(FUSION_ORDER), 1, 1)
         self._initialise(seed)
 
     @classmethod
@@ -180,17 +182,29 @@ class HD2S(nn.Module):
 
         Raises SettingError for a clip of another shape.
         """
-        logits = {level: self._decoder(level).project(upsample(x)) for level, x in self._decoded(clip).items()}
+        _check_clip(clip.shape)
+        decoded = self._decoded(self.featureExtractor(clip))
+        logits = {level: self._decoder(level).project(upsample(x)) for level, x in decoded.items()}
         return _named(logits) | {"final": self._fused(logits)}
 
     def native_logits(self, clip: Tensor) -> dict[str, Tensor]:
-        """The same logits, each on the smallest grid that holds it. Arguments and errors as in `forward`.
+        """The same logits, each on the smallest grid that holds it. Errors as in `forward`.
+
+        Arguments:
+            clip: as in `forward`, or (1, 3, 15 + B, H, W): B windows one frame apart, which share a part of the work.
 
         Returns:
             conspicuity_2 ... conspicuity_5: (B, H/2, W/2), which `upsample` turns into those of `forward`
             within float rounding; final: (B, H, W).
         """
-        native = {level: self._decoder(level).project(x) for level, x in self._decoded(clip).items()}
+        _check_clip(clip.shape, run=True)
+        if clip.shape[2] == FRAMES:
+            return self._native(self.featureExtractor(clip))
+        parts = [self._native(features) for features in features_of_run(self.featureExtractor, clip)]
+        return {level: torch.cat([part[level] for part in parts]) for level in parts[0]}
+
+    def _native(self, features: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        native = {level: self._decoder(level).project(x) for level, x in self._decoded(features).items()}
         full = {level: upsample(logits) for level, logits in native.items()}
         return _named(native) | {"final": self._fused(full)}
 
@@ -199,13 +213,10 @@ class HD2S(nn.Module):
         assert isinstance(decoder, Decoder)
         return decoder
 
-    def _decoded(self, clip: Tensor) -> dict[int, Tensor]:
-        """Each decoder's last features, (B, 3, H/2, W/2)."""
-        if clip.ndim != 5 or clip.shape[1:3] != (3, FRAMES) or any(side % GRID for side in clip.shape[3:]):
-            expected = f"(batch, 3, {FRAMES}, y, x) with y and x multiples of {GRID}"
-            raise SettingError(f"a clip of shape {tuple(clip.shape)}: HD2S expects {expected}")
+    def _decoded(self, features: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Each decoder's last features, (B, 3, H/2, W/2), of the encoder's."""
         decoded = {}
-        for level, x in self.featureExtractor(clip).items():
+        for level, x in features.items():
             for name in _head_names(level):
                 x = self.get_submodule(name)(x)
             decoded[level] = self._decoder(level)(x[:, :, 0])  # (B, C, 1, h, w): one frame is left
@@ -241,6 +252,14 @@ def round_weights(network: HD2S) -> None:
             for conv in unit.children():
                 if isinstance(conv, nn.Conv2d | nn.Conv3d):
                     conv.to(torch.bfloat16)
+
+
+def _check_clip(shape: Sequence[int], *, run: bool = False) -> None:
+    """Raises SettingError unless these are windows of 16 frames, or one run of them where that is possible."""
+    fits = len(shape) == 5 and shape[1] == 3 and not any(side % GRID for side in shape[3:])
+    if not fits or not (shape[2] == FRAMES or (run and shape[0] == 1 and shape[2] > FRAMES)):
+        expected = f"(batch, 3, {FRAMES}, y, x) with y and x multiples of {GRID}"
+        raise SettingError(f"a clip of shape {tuple(shape)}: HD2S expects {expected}")
 
 
 def _named(logits: Mapping[int, Tensor]) -> dict[str, Tensor]:

@@ -13,9 +13,9 @@ Architecture: Sandler et al., CVPR 2018, "MobileNetV2: Inverted Residuals and Li
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinyhd_pipe.stages.cpu_layers import Conv3d, is_channels_last
 from tinyhd_pipe.stages.depthwise import DepthwiseConv3d
 
 STEM = 32
@@ -54,20 +54,9 @@ FIRST_OF_DEEPEST = 14
 """The block that halves the picture for the last time; in M it leaves one frame."""
 
 
-class Pointwise(nn.Conv3d):
-    """A 1x1x1 convolution without bias; a matrix product where channels are last in memory.
-
-    torch sends 3D convolutions of single clips with few channels down a slow path that also undoes the
-    layout: on a CPU, students with one output take 0.6 to 0.7 of the time with this.
-    """
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, kernel_size=1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, T, H, W) -> (B, outputs, T, H, W)
-        if _channels_last(x):
-            return F.linear(x.movedim(1, -1), self.weight.flatten(1)).movedim(-1, 1)
-        return super().forward(x)  # also what an export sees
+def pointwise(inputs: int, outputs: int) -> Conv3d:
+    """1x1x1 without bias."""
+    return Conv3d(inputs, outputs, 1, bias=False)
 
 
 def spatiotemporal(
@@ -77,7 +66,7 @@ def spatiotemporal(
     padding = ((frames - 1) // 2, 1, 1)
     if groups == inputs:
         return DepthwiseConv3d(inputs, (frames, 3, 3), stride, padding)
-    return nn.Conv3d(inputs, outputs, (frames, 3, 3), stride, padding, groups=groups, bias=False)
+    return Conv3d(inputs, outputs, (frames, 3, 3), stride, padding, groups=groups, bias=False)
 
 
 def activated(layer: nn.Conv3d) -> nn.Sequential:
@@ -87,11 +76,7 @@ def activated(layer: nn.Conv3d) -> nn.Sequential:
 
 def in_layout_of(x: Tensor, y: Tensor) -> Tensor:
     """`y`, channels-last if `x` is: on single clips, and single frames of them, torch forgets the layout."""
-    return y.contiguous(memory_format=torch.channels_last_3d) if _channels_last(x) else y
-
-
-def _channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
+    return y.contiguous(memory_format=torch.channels_last_3d) if is_channels_last(x) else y
 
 
 class InvertedResidual(nn.Module):
@@ -116,11 +101,11 @@ class InvertedResidual(nn.Module):
     ) -> None:
         super().__init__()
         hidden = inputs * expansion
-        expand = [activated(Pointwise(inputs, hidden))] if expansion > 1 else []
+        expand = [activated(pointwise(inputs, hidden))] if expansion > 1 else []
         self.conv = nn.Sequential(
             *expand,
             activated(spatiotemporal(hidden, hidden, frames=frames, stride=stride, groups=hidden)),
-            Pointwise(hidden, outputs),
+            pointwise(hidden, outputs),
             nn.BatchNorm3d(outputs),
         )
         self.residual = residual and stride == (1, 1, 1) and inputs == outputs
@@ -158,7 +143,7 @@ class MobileNetV2(nn.Module):
                         residual=True,
                     )
                 )
-        blocks.append(activated(Pointwise(self.channels[-2], self.channels[-1])))
+        blocks.append(activated(pointwise(self.channels[-2], self.channels[-1])))
         self.encoder = nn.Sequential(*blocks)
 
     def forward(self, clip: Tensor) -> list[Tensor]:
@@ -168,7 +153,7 @@ class MobileNetV2(nn.Module):
         H/16 with 2, 14 to 18 at H/32 with 2 (S) or 1 (M).
         """
         stem, *blocks = self.encoder
-        x = in_layout_of(clip, stem(clip))
+        x = stem(clip)
         outputs = [x]
         for block in blocks:
             x = block(x)

@@ -117,7 +117,7 @@ class Network:
         """Logits of the last frames of each window, each level on the smallest grid that holds it.
 
         Arguments:
-            clip: (batch, 3, 16, y, x).
+            clip: (batch, 3, 16, y, x); for HD2S also (1, 3, 15 + batch, y, x), a run of windows one frame apart.
             answered: for each window of the batch, how many of its last frames are wanted (1 for one output).
             levels: those that are wanted; all by default.
 
@@ -137,7 +137,7 @@ class Network:
         }
 
     def _run(self, clip: Tensor, answer: Any) -> dict[str, Tensor]:
-        if clip.ndim != 5 or clip.shape[1:3] != (3, WINDOW):
+        if clip.ndim != 5:
             raise SettingError(f"a clip of shape {tuple(clip.shape)}: expected (batch, 3, {WINDOW}, y, x)")
         layout = torch.channels_last_3d if self.fast_layout else torch.contiguous_format
         clip = clip.to(self.device, memory_format=layout)

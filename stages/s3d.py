@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinyhd_pipe.stages.cpu_layers import Conv3d, MaxPool3d
+
 STEM = 64
 """Channels of block 1 at width 1."""
 BLOCK2 = 192
@@ -108,20 +110,27 @@ class SeparableUnit(nn.Module):
         self.bn_t = _norm(conv_t, eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn_s(self.conv_s(x)), inplace=True)
+        return self.temporal(self.spatial(x))
+
+    def spatial(self, x: Tensor) -> Tensor:
+        """The first half, which sees every frame by itself."""
+        return F.relu(self.bn_s(self.conv_s(x)), inplace=True)
+
+    def temporal(self, x: Tensor) -> Tensor:
+        """The second half, of what `spatial` gave."""
         return F.relu(self.bn_t(self.conv_t(x)), inplace=True)
 
 
 def _pointwise(inputs: int, outputs: int) -> ConvUnit:
-    return ConvUnit(nn.Conv3d(inputs, outputs, 1, bias=False))
+    return ConvUnit(Conv3d(inputs, outputs, 1, bias=False))
 
 
 def _space_time(inputs: int, outputs: int, size: int, stride: int = 1) -> SeparableUnit:
     """A `size`³ convolution as `size`² in space, then `size` in time; `stride` holds for both."""
     pad = size // 2
     return SeparableUnit(
-        nn.Conv3d(inputs, outputs, (1, size, size), (1, stride, stride), (0, pad, pad), bias=False),
-        nn.Conv3d(outputs, outputs, (size, 1, 1), (stride, 1, 1), (pad, 0, 0), bias=False),
+        Conv3d(inputs, outputs, (1, size, size), (1, stride, stride), (0, pad, pad), bias=False),
+        Conv3d(outputs, outputs, (size, 1, 1), (stride, 1, 1), (pad, 0, 0), bias=False),
         S3D_EPS,
     )
 
@@ -134,7 +143,7 @@ class Inception(nn.Module):
         self.branch0 = nn.Sequential(_pointwise(inputs, c.point))
         self.branch1 = nn.Sequential(_pointwise(inputs, c.wide_in), _space_time(c.wide_in, c.wide, 3))
         self.branch2 = nn.Sequential(_pointwise(inputs, c.narrow_in), _space_time(c.narrow_in, c.narrow, 3))
-        self.branch3 = nn.Sequential(nn.MaxPool3d(3, 1, 1), _pointwise(inputs, c.pool))
+        self.branch3 = nn.Sequential(MaxPool3d((3, 3, 3), (1, 1, 1), (1, 1, 1)), _pointwise(inputs, c.pool))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.branch0(x), self.branch1(x), self.branch2(x), self.branch3(x)], dim=1)
@@ -150,6 +159,13 @@ def _inceptions(block: int, width: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def separable(block: nn.Sequential) -> SeparableUnit:
+    """The unit that ends block 1 or 2."""
+    unit = block[-1]
+    assert isinstance(unit, SeparableUnit)
+    return unit
+
+
 class S3DEncoder(nn.Module):
     """S3D without its classifier: five blocks, with a pooling between each two.
 
@@ -160,6 +176,9 @@ class S3DEncoder(nn.Module):
     def __init__(self, width: float) -> None:
         super().__init__()
         stem = scaled(STEM, width)
+        self.pool = MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+        self.pool3 = MaxPool3d((3, 3, 3), (2, 2, 2), (1, 1, 1))
+        self.pool4 = MaxPool3d((2, 2, 2), (2, 2, 2), (0, 0, 0))
         self.block1 = nn.Sequential(_space_time(3, stem, 7, stride=2))
         self.block2 = nn.Sequential(_pointwise(stem, stem), _space_time(stem, scaled(BLOCK2, width), 3))
         self.block3 = _inceptions(3, width)
@@ -176,8 +195,15 @@ class S3DEncoder(nn.Module):
             2: (B, 192, 8, H/8, W/8), 3: (B, 480, 4, H/16, W/16), 4: (B, 832, 2, H/32, W/32), and 5, which no
             pooling follows: (B, 1024, 2, H/32, W/32); channels at width 1.
         """
-        block1 = F.max_pool3d(self.block1(clip), (1, 3, 3), (1, 2, 2), (0, 1, 1))  # (B, 64, 8, H/4, W/4)
-        block2 = F.max_pool3d(self.block2(block1), (1, 3, 3), (1, 2, 2), (0, 1, 1))
-        block3 = F.max_pool3d(self.block3(block2), 3, 2, 1)
-        block4 = F.max_pool3d(self.block4(block3), 2, 2)
+        return self.behind(self.framewise(self.block1(clip)))
+
+    def framewise(self, block1: Tensor) -> Tensor:
+        """What follows block 1 and sees each of its frames by itself: (B, 64, T, H/2, W/2) to (B, 192, T, H/4, W/4)."""
+        return separable(self.block2).spatial(self.block2[0](self.pool(block1)))
+
+    def behind(self, framewise: Tensor) -> dict[int, Tensor]:
+        """All that follows `framewise`, of 8 frames; what `forward` returns."""
+        block2 = self.pool(separable(self.block2).temporal(framewise))
+        block3 = self.pool3(self.block3(block2))
+        block4 = self.pool4(self.block4(block3))
         return {2: block2, 3: block3, 4: block4, 5: self.block5(block4)}

@@ -65,14 +65,14 @@ def make_shard(
     sources: Mapping[str, VideoSource],
     teacher: Network,
     *,
-    batch: int = 1,
+    batch: int | None = None,
     made: Made = lambda frames, videos, written: None,
 ) -> None:
     """Write one shard: videos that are unchanged are copied, all others are made by the teacher.
 
     Arguments:
         sources: id -> video, for every member that has to be made.
-        batch: windows in one forward pass.
+        batch: windows in one forward pass; by default what suits the teacher (teacher_maps.py).
 
     A video that gives no frame is stored with its reason. Raises StoreError where the shard cannot be written.
     """
@@ -87,7 +87,7 @@ def make_shard(
 
 
 def _windows(
-    teacher: Network, sources: Iterable[VideoSource], every: int, batch: int
+    teacher: Network, sources: Iterable[VideoSource], every: int, batch: int | None
 ) -> Iterator[_Begin | WindowBatch | _End | _Nothing]:
     """What there is to do for each video in turn."""
     for source in sources:

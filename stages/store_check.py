@@ -80,7 +80,7 @@ def repair_store(
     *,
     teacher: Network | None = None,
     sources: Sequence[VideoSource] = (),
-    batch: int = 1,
+    batch: int | None = None,
     checking: Report = lambda done, total: None,
     report: Report = lambda done, total: None,
 ) -> Repaired:

@@ -1,14 +1,13 @@
 """The teacher over one video: logits of every wanted frame, each frame decoded once and scaled once.
 
 Windows are cut from the scaled frames in one thread and answered side by side in others (overlap.py), so a map has the
-same bits on any number of cores. Cost: one window for each frame of a one-output teacher, one for 16 frames of a
-16-output one.
+same bits on any number of cores. On a CPU, HD2S sees its windows in runs of neighbours, which share a part of their
+work (window_runs.py). Cost: one window for each frame of a one-output teacher, one for 16 frames of a 16-output one.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -20,8 +19,12 @@ from tinyhd_pipe.stages.overlap import ahead, cores, in_parallel
 from tinyhd_pipe.stages.video import Picture
 
 LEVELS = (*CONSPICUITY, "final")
-BATCHES_AHEAD = 8
+BATCHES_AHEAD = 4
 """Batches of windows that are decoded, scaled and cut before the teacher asks for them."""
+
+
+Window = tuple[list[ScaledFrame], list[ScaledFrame]]
+"""What the teacher sees, and those frames of it that it answers for (inference.windows)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,17 +32,17 @@ class WindowBatch:
     """What the teacher sees in one forward pass, and which of its answers are wanted."""
 
     clip: Tensor
-    """float32 (batch, 3, 16, y, x)."""
+    """float32 (batch, 3, 16, y, x), or (1, 3, 15 + batch, y, x) for a run of windows one frame apart."""
     answered: Sequence[int]
     """How many of its last frames each window answers for."""
     wanted: Sequence[int]
-    """Places among all answered frames."""
+    """Places among all answered frames, by rising frame."""
     frames: Sequence[ScaledFrame]
     """The wanted ones."""
 
 
 def teacher_maps(
-    teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1, batch: int = 1
+    teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1, batch: int | None = None
 ) -> Iterator[tuple[Sequence[ScaledFrame], dict[str, Tensor]]]:
     """The teacher's logits of frames 0, every, 2 * every, ... of one video.
 
@@ -51,16 +54,59 @@ def teacher_maps(
 
 
 def window_batches(
-    teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1, batch: int = 1
+    teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1, batch: int | None = None
 ) -> Iterator[WindowBatch]:
     """The batches of windows that `teacher_maps` answers, by rising frame."""
     frames = scaled_frames(teacher.scaling, pictures)
     coming = windows(teacher, frames, every=every, reverse_head=True)
-    while several := list(islice(coming, batch)):
-        clip = torch.cat([clip_of(window)[None] for window, _ in several])  # (B, 3, T, H, W), keeps the layout
-        answered = [frame for _, frames in several for frame in frames]
+    for several, step in _batches(coming, batch or usual_batch(teacher), in_runs=shares_work(teacher)):
+        clip = clip_of(_run(several, step)) if step else torch.stack([clip_of(window) for window, _ in several])
+        in_time = several[::step] if step else several  # as the answers come
+        answered = [frame for _, frames in in_time for frame in frames]
         wanted = [place for place, frame in enumerate(answered) if frame.number % every == 0]
-        yield WindowBatch(clip, [len(frames) for _, frames in several], wanted, [answered[place] for place in wanted])
+        wanted.sort(key=lambda place: answered[place].number)
+        counts = [len(frames) for _, frames in in_time]
+        yield WindowBatch(clip[None] if step else clip, counts, wanted, [answered[place] for place in wanted])
+
+
+def usual_batch(teacher: Network) -> int:
+    """Windows in one forward pass: 8 where they share work or fill a GPU, else 1, which is fastest on a CPU."""
+    return 8 if shares_work(teacher) or teacher.device.type != "cpu" else 1
+
+
+def shares_work(teacher: Network) -> bool:
+    """Whether the teacher takes runs of windows. On a GPU, many small steps would cost more than they save."""
+    return teacher.kind == "hd2s" and teacher.device.type == "cpu"
+
+
+def _batches(coming: Iterator[Window], batch: int, *, in_runs: bool) -> Iterator[tuple[list[Window], int]]:
+    """Up to `batch` windows at a time, and by how many frames each of them is ahead of the one before.
+
+    That is 1 in a run, -1 in a run at the head of a video, whose windows are reversed in time, and else 0.
+    """
+    several: list[Window] = []
+    step = 0
+    for window in coming:
+        next_step = _step(several[-1], window) if in_runs and several else 0
+        if len(several) == batch or (len(several) > 1 and next_step != step):
+            yield several, step
+            several, step = [], 0
+        elif several:
+            step = next_step
+        several.append(window)
+    if several:
+        yield several, step
+
+
+def _step(one: Window, other: Window) -> int:
+    seen, then = ([frame.number for frame in window] for window, _ in (one, other))
+    return 1 if seen[1:] == then[:-1] else -1 if seen[:-1] == then[1:] else 0
+
+
+def _run(several: Sequence[Window], step: int) -> list[ScaledFrame]:
+    """The frames of a run, each once, in the order in which its windows see them."""
+    (first, _), *others = several[::step]
+    return [*first, *(window[-1] for window, _ in others)]
 
 
 def batch_logits(teacher: Network, batch: WindowBatch) -> dict[str, Tensor]:

@@ -256,19 +256,17 @@ def test_the_order_of_the_frames_matters() -> None:
     assert all((forward[level] - backward[level]).abs().max() > 1e-3 for level in LEVELS)
 
 
-@pytest.mark.parametrize(
-    ("make", "bound"),
-    [(HD2S, 1e-5), (lively, 1e-4)],  # random scales make the network pass on its rounding a hundredfold
-    ids=["untrained", "lively"],
-)
-def test_channels_last_changes_the_layout_and_not_the_maps(make: Callable[..., HD2S], bound: float) -> None:
+@pytest.mark.parametrize("make", [HD2S, lively], ids=["untrained", "lively"])
+def test_channels_last_changes_the_layout_and_not_the_maps(make: Callable[..., HD2S]) -> None:
     network, clip = deepcopy(make(width=0.25, seed=9)).eval(), blobs(9, 1, 64, 96)
     with torch.inference_mode():
+        exact = deepcopy(network).double()(clip.double())
         plain = network(clip)
         assert channels_last(network) is network
         last = network(clip.contiguous(memory_format=torch.channels_last_3d))
     for level in LEVELS:
-        assert (plain[level].sigmoid() - last[level].sigmoid()).abs().max() <= bound, level
+        plains, lasts = ((maps[level].sigmoid() - exact[level].sigmoid()).abs().max() for maps in (plain, last))
+        assert lasts <= max(3 * plains, 1e-6), level  # random scales pass rounding on a hundredfold, in either layout
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
             assert module.weight.is_contiguous(memory_format=torch.channels_last_3d)
