@@ -15,7 +15,7 @@ from tinyhd_pipe.stages.fidelity import Given, choose_levels, kl_of
 from tinyhd_pipe.stages.hd2s import HD2S
 from tinyhd_pipe.stages.networks import Network, load_teacher, scaling_for
 from tinyhd_pipe.stages.teacher_dump import DumpProgress, teacher_dump
-from tinyhd_pipe.stages.teacher_maps import ahead, teacher_maps
+from tinyhd_pipe.stages.teacher_maps import ahead, teacher_maps, window_batches
 from tinyhd_pipe.stages.tinyhd import TinyHD
 from tinyhd_pipe.stages.video import VideoSource, decode, find_videos, write_video
 from tinyhd_pipe.stages.weights import write_weights
@@ -139,7 +139,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bytes(
         store = tmp_path / f"{kill_at}.zarr"
 
         def kill(at: DumpProgress, kill_at: int = kill_at) -> None:
-            if at.frames == kill_at:
+            if at.frames >= kill_at:
                 raise _KilledError
 
         with pytest.raises(_KilledError):
@@ -211,11 +211,36 @@ def test_a_frame_that_does_not_decode_is_marked_and_its_neighbours_are_not(teach
         store.read("frames", [4])
 
 
-def test_batches_give_the_same_maps_as_single_windows(teacher: Network, videos: list[VideoSource]) -> None:
-    single = [logits["final"] for _, logits in teacher_maps(teacher, decode(videos[1]))]
-    batched = [logits["final"] for _, logits in teacher_maps(teacher, decode(videos[1]), batch=6)]
-    assert kl_of(torch.cat(single), torch.cat(batched), SIZE) < 1e-6
-    assert kl_of(torch.cat(single), torch.cat(batched).roll(1, 0), SIZE) > 1e-3, "one window late is seen"
+@pytest.mark.parametrize("every", [1, 2])
+def test_batches_and_runs_give_the_same_maps_as_single_windows(
+    teacher: Network, videos: list[VideoSource], every: int
+) -> None:
+    single = _final_maps(teacher, videos[0], every=every, batch=1)
+    for batch in (6, None):
+        batched = _final_maps(teacher, videos[0], every=every, batch=batch)
+        assert kl_of(single, batched, SIZE) < 1e-6
+        assert kl_of(single, batched.roll(1, 0), SIZE) > 1e-3, "one window late is seen"
+
+
+def _final_maps(teacher: Network, video: VideoSource, *, every: int, batch: int | None) -> torch.Tensor:
+    return torch.cat([logits["final"] for _, logits in teacher_maps(teacher, decode(video), every=every, batch=batch)])
+
+
+def test_runs_end_where_the_head_turns_and_hold_each_frame_once(teacher: Network, videos: list[VideoSource]) -> None:
+    batches = list(window_batches(teacher, decode(videos[0])))
+    assert [len(batch.frames) for batch in batches] == [8, 7, 8, 8, 8, 1]
+    assert [batch.clip.shape[2] for batch in batches] == [23, 22, 23, 23, 23, 16]
+    assert [frame.number for batch in batches for frame in batch.frames] == list(range(40))
+    lasts = [batch.frames[0] for batch in batches[:2]] + [batch.frames[-1] for batch in batches[2:]]
+    for batch, last in zip(batches, lasts, strict=True):
+        assert torch.equal(batch.clip[0, :, -1], last.pixels), "a reversed run ends with its first frame"
+
+
+def test_runs_of_short_videos_answer_for_every_frame_in_order(teacher: Network, videos: list[VideoSource]) -> None:
+    for source, frames in zip(videos, (40, 20, 7, 1, 33), strict=False):
+        for every, batch in [(1, None), (1, 3), (2, 4), (3, None)]:
+            coming = window_batches(teacher, decode(source), every=every, batch=batch)
+            assert [frame.number for one in coming for frame in one.frames] == list(range(0, frames, every))
 
 
 def test_a_network_of_many_outputs_answers_for_each_frame_once(videos: list[VideoSource], tmp_path: Path) -> None:
