@@ -99,7 +99,7 @@ def dump(
         Literal["float32", "bfloat16", "auto"],
         Option(help="Of our fastest way: float32, bfloat16, or auto, which measures."),
     ] = "auto",
-    frames: Annotated[int, Option(min=17, help="Frames that our way makes in each round.")] = 48,
+    frames: Annotated[int, Option(min=17, help="Frames that our way makes in each round.")] = 96,
     rounds: Annotated[int, Option(min=1, help="All ways are timed in turn, so many times.")] = 3,
     device: Device = "cpu",
     as_json: Json = False,

@@ -102,7 +102,7 @@ def bench_dump(
     trained: Path | None = None,
     precision: Precision = "auto",
     size: Size | None = None,
-    frames: int = 48,
+    frames: int = 96,
     rounds: int = 3,
     device: str = "cpu",
     report: Callable[[int, int, str], None] = lambda done, total, note: None,

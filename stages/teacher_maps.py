@@ -59,7 +59,7 @@ def window_batches(
     """The batches of windows that `teacher_maps` answers, by rising frame."""
     frames = scaled_frames(teacher.scaling, pictures)
     coming = windows(teacher, frames, every=every, reverse_head=True)
-    for several, step in _batches(coming, batch or usual_batch(teacher), in_runs=shares_work(teacher)):
+    for several, step in _batches(coming, batch or teacher.usual_batch, in_runs=teacher.shares_work):
         clip = clip_of(_run(several, step)) if step else torch.stack([clip_of(window) for window, _ in several])
         in_time = several[::step] if step else several  # as the answers come
         answered = [frame for _, frames in in_time for frame in frames]
@@ -67,16 +67,6 @@ def window_batches(
         wanted.sort(key=lambda place: answered[place].number)
         counts = [len(frames) for _, frames in in_time]
         yield WindowBatch(clip[None] if step else clip, counts, wanted, [answered[place] for place in wanted])
-
-
-def usual_batch(teacher: Network) -> int:
-    """Windows in one forward pass: 8 where they share work or fill a GPU, else 1, which is fastest on a CPU."""
-    return 8 if shares_work(teacher) or teacher.device.type != "cpu" else 1
-
-
-def shares_work(teacher: Network) -> bool:
-    """Whether the teacher takes runs of windows. On a GPU, many small steps would cost more than they save."""
-    return teacher.kind == "hd2s" and teacher.device.type == "cpu"
 
 
 def _batches(coming: Iterator[Window], batch: int, *, in_runs: bool) -> Iterator[tuple[list[Window], int]]:

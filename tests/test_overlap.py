@@ -83,7 +83,7 @@ def _full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _failing_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer, calls = shard_work.batch_logits, iter(range(20))
+    answer, calls = shard_work.batch_logits, iter(range(3))
 
     def failing(*arguments: Any) -> Any:
         if next(calls, None) is None:
