@@ -66,17 +66,18 @@ def teacher_dump(
     overrides = [*(overrides or ()), *([] if every is None else [f"teacher_dump.every={every}"])]
     settings = load_params(params, overrides).teacher_dump
     sources = find_videos(videos)
-    precision = settings.precision
-    if precision == "auto":  # a store that was begun has decided already
-        there = read_description(store)
-        precision = there.teacher["precision"] if there else "auto"
-    network = load_teacher(teacher, weights=weights, size=settings.size, precision=precision, device=device)
+    precision, batch = settings.precision, settings.batch
+    if there := read_description(store):  # a store that was begun has decided already
+        precision = there.teacher["precision"] if precision == "auto" else precision
+        batch = batch or there.provenance.get("batch")
+    network = load_teacher(
+        teacher, weights=weights, size=settings.size, precision=precision, batch=batch, device=device
+    )
     options: dict[str, Any] = {
         "every": settings.every,
         "budget": settings.fidelity,
         "given": {name: Given(level.grid, level.step) for name, level in settings.levels.items()},
         "shard_bytes": round(settings.shard_megabytes * 2**20),
-        "batch": settings.batch,
         "retry_problems": retry_problems,
         "prune": prune,
     }

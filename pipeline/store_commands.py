@@ -116,13 +116,13 @@ def verify(
 
 
 def _teacher_of(store: str, weights: Path, kind: str, device: str) -> "Network":
-    """The teacher as the store's maps were made: at their size and precision."""
+    """The teacher as the store's maps were made: at their size and precision, in their batches."""
     from tinyhd_pipe.stages.networks import load_teacher
     from tinyhd_pipe.store.verify import known_description
 
     there = known_description(store)
-    precision = there.teacher.get("precision", "float32")
-    return load_teacher(kind, weights=weights, size=there.teacher_grid, precision=precision, device=device)
+    precision, batch = there.teacher.get("precision", "float32"), there.provenance.get("batch")
+    return load_teacher(kind, weights=weights, size=there.teacher_grid, precision=precision, batch=batch, device=device)
 
 
 def _repair(store: str, network: "Network | None", videos: list[Path] | None) -> "Repaired":

@@ -10,7 +10,7 @@ fitted weights may be given beside them to be judged.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -137,7 +137,9 @@ def bench_dump(
         if fastest.precision != "float32":
             ways["ours, float32"] = partial(our_way, load(weights=weights), clips, folder)
         if fastest.shares_work:
-            ways[f"ours, {fastest.precision}, one window at a time"] = partial(our_way, fastest, clips, folder, batch=1)
+            ways[f"ours, {fastest.precision}, one window at a time"] = partial(
+                our_way, replace(fastest, batch=1), clips, folder
+            )
         ways[f"ours, {fastest.precision}"] = partial(our_way, fastest, clips, folder)
         ways[f"teacher alone, {fastest.precision}"] = _teacher_alone(fastest, clips)
         speeds = _interleaved(ways, rounds, report)
@@ -235,7 +237,7 @@ def published_way(teacher: Network, clips: Sequence[_Clip], folder: Path) -> flo
     return made / (time.perf_counter() - started)
 
 
-def our_way(teacher: Network, clips: Sequence[_Clip], folder: Path, batch: int | None = None) -> float:
+def our_way(teacher: Network, clips: Sequence[_Clip], folder: Path) -> float:
     """Frames a second of the dump, from files to a finished store, each level on the largest grid it may take."""
     grids = {level: (maps.shape[-2], maps.shape[-1]) for level, maps in _one_answer(teacher, clips[0]).items()}
     description = Description(
@@ -251,7 +253,7 @@ def our_way(teacher: Network, clips: Sequence[_Clip], folder: Path, batch: int |
             tasks = writer.plan(known).todo
             started = time.perf_counter()
             for task in tasks:
-                make_shard(writer, task, videos, teacher, batch=batch)
+                make_shard(writer, task, videos, teacher)
             return sum(clip.frames for clip in clips) / (time.perf_counter() - started)
 
 

@@ -37,6 +37,7 @@ class TeacherFile:
     size: Size
     precision: Precision
     """As the client decided: never `auto`, which two machines may answer differently."""
+    batch: int
     device: str = "cpu"
     d1_outputs: int | None = None
     fusion_order: tuple[str, ...] | None = None
@@ -55,6 +56,7 @@ class TeacherFile:
             weights=str(Path(weights).absolute()),
             size=teacher.scaling.size,
             precision=teacher.precision,
+            batch=teacher.batch,
             device=str(teacher.device),
             d1_outputs=d1_outputs,
             fusion_order=fusion_order,
@@ -67,6 +69,7 @@ class TeacherFile:
             weights=self.weights,
             size=self.size,
             precision=self.precision,
+            batch=self.batch,
             device=self.device,
             d1_outputs=self.d1_outputs,
             fusion_order=self.fusion_order,
@@ -79,7 +82,6 @@ class Order:
 
     writer: StoreWriter
     teacher: TeacherFile
-    batch: int | None
     threads: int | None
     """Windows that a worker runs side by side, its share of the cores; None: as many as its own torch would use."""
     topic: str
@@ -106,7 +108,7 @@ def make_shard_once(order: Order, task: ShardTask, sources: Mapping[str, VideoSo
 def _make(order: Order, task: ShardTask, sources: Mapping[str, VideoSource], worker: Worker) -> None:
     teacher = _teacher(order, worker)
     try:
-        make_shard(order.writer, task, sources, teacher, batch=order.batch, made=_Reporter(order, task, worker).made)
+        make_shard(order.writer, task, sources, teacher, made=_Reporter(order, task, worker).made)
     except (StoreError, OSError):
         if not order.writer.is_sealed(task):  # else another worker was faster, where there are no claims
             raise

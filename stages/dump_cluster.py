@@ -63,7 +63,6 @@ def make_shards(
     tasks: Sequence[ShardTask],
     sources: Mapping[str, VideoSource],
     *,
-    batch: int | None = None,
     report: Callable[[int, int, int], None] = lambda frames, videos, written: None,
 ) -> None:
     """Make every shard of a plan; call it inside `StoreWriter.exclusive`.
@@ -88,7 +87,6 @@ def make_shards(
     order = Order(
         writer=replace(writer, url=_absolute(writer.url)),
         teacher=cluster.teacher,
-        batch=batch,
         threads=max(1, torch.get_num_threads() // cluster.workers) if cluster.workers else None,
         topic=f"tinyhd-{uuid.uuid4().hex}",
         spread=cluster.workers is not None,

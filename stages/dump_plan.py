@@ -78,7 +78,6 @@ def plan_dump(
     budget: float = 2e-4,
     given: Mapping[str, Given] | None = None,
     shard_bytes: int = 128 << 20,
-    batch: int | None = None,
     retry_problems: bool = False,
     prune: bool = False,
     labelled: int = 0,
@@ -95,7 +94,7 @@ def plan_dump(
     there = read_description(url)
     seconds = 0.0
     if there is None:
-        description, seconds = _measured(teacher, sources, every=every, budget=budget, given=given, batch=batch)
+        description, seconds = _measured(teacher, sources, every=every, budget=budget, given=given)
     else:
         description = as_of_now(there, teacher, every=every, budget=budget, given=given)
     writer = create_or_open(url, description, make=False)
@@ -103,7 +102,7 @@ def plan_dump(
     plan = writer.plan(videos, shard_bytes=shard_bytes, retry_problems=retry_problems, prune=prune, write=False)
     left = _left(plan, found, every)
     if left and not seconds:
-        _, seconds = _measured(teacher, sources, every=every, budget=budget, given=given, batch=batch)
+        _, seconds = _measured(teacher, sources, every=every, budget=budget, given=given)
     bytes_a_map = _bytes_a_map(url, writer.description)
     maps = sum(left.values())
     frames = sum(video.frames for video in found.values())
@@ -172,7 +171,6 @@ def _measured(
     every: int,
     budget: float,
     given: Mapping[str, Given] | None,
-    batch: int | None,
 ) -> tuple[Description, float]:
     """What a store of these maps would say of itself, and the seconds that one map takes with all its levels.
 
@@ -180,7 +178,7 @@ def _measured(
     """
     samples: list[Mapping[str, Tensor]] = []
     made, times = [0], [time.perf_counter()]
-    with closing(_maps_of_any(teacher, sources, every=every, batch=batch)) as coming:
+    with closing(_maps_of_any(teacher, sources, every=every)) as coming:
         for maps in coming:
             samples.append({level: logits.cpu() for level, logits in maps.items()})
             made.append(made[-1] + len(samples[-1]["final"]))
@@ -194,13 +192,13 @@ def _measured(
 
 
 def _maps_of_any(
-    teacher: Network, sources: Sequence[VideoSource], *, every: int, batch: int | None
+    teacher: Network, sources: Sequence[VideoSource], *, every: int
 ) -> Generator[Mapping[str, Tensor], None, None]:
     """Maps of one video after another, without those that do not decode."""
     reasons, made = [], False
     for source in sources:
         try:
-            for _, logits in teacher_maps(teacher, decode(source), every=every, batch=batch):
+            for _, logits in teacher_maps(teacher, decode(source), every=every):
                 made = True
                 yield logits
         except VideoError as error:

@@ -30,7 +30,7 @@ from tinyhd_pipe.store.errors import SettingError, WeightsError
 Kind = Literal["hd2s", "tinyhd"]
 Precision = Literal["float32", "bfloat16", "auto"]
 Size = tuple[int, int]
-PROVENANCE = ("torch", "licence")
+PROVENANCE = ("batch", "torch", "licence")
 """Facts that are worth keeping, and that two dumps into one store may differ in."""
 
 LICENCES: Mapping[Kind, str] = {
@@ -83,6 +83,8 @@ class Network:
     scaling: Scaling
     precision: Precision
     device: torch.device
+    batch: int = 1
+    """Windows in one forward pass of a dump. Maps of another batch may differ in their last bits."""
     fast_layout: bool = True
     """Channels last in memory: several times faster for depthwise layers."""
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -97,11 +99,6 @@ class Network:
     def shares_work(self) -> bool:
         """Whether runs of windows are worth while. On a GPU, many small steps would cost more than they save."""
         return self.kind == "hd2s" and self.device.type == "cpu"
-
-    @property
-    def usual_batch(self) -> int:
-        """Windows in one forward pass: 8 where they share work or fill a GPU, else 1, which is fastest on a CPU."""
-        return 8 if self.shares_work or self.device.type != "cpu" else 1
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -165,6 +162,7 @@ def load_teacher(
     size: Size | None = None,
     precision: Precision = "float32",
     device: str | torch.device = "cpu",
+    batch: int | None = None,
     d1_outputs: int | None = None,
     fusion_order: Sequence[str] | None = None,
     fast_layout: bool = True,
@@ -176,6 +174,8 @@ def load_teacher(
         size: (y, x) of the input; by default what the file says, else 192x256, at which HD2S teaches TinyHD.
         precision: `bfloat16` keeps trained networks (KL about 1e-4) and is several times faster on processors with
             matrix units for it; `auto` measures both and takes it where it is clearly faster.
+        batch: windows in one forward pass of a dump; by default 8 where they share work (HD2S) or fill a GPU, else 1,
+            which is fastest on a CPU.
         d1_outputs, fusion_order: the two facts that a published TinyHD file does not show (our files carry them).
         fast_layout: channels-last; without it everything is contiguous, as in the published code.
 
@@ -199,7 +199,16 @@ def load_teacher(
         )
     stored_size = read.facts.get("size")
     size = size or (tuple(stored_size) if stored_size else (192, 256))
-    return ready(kind, module, size=size, precision=precision, device=device, weights=read, fast_layout=fast_layout)
+    return ready(
+        kind,
+        module,
+        size=size,
+        precision=precision,
+        device=device,
+        batch=batch,
+        weights=read,
+        fast_layout=fast_layout,
+    )
 
 
 def load_student(
@@ -233,6 +242,7 @@ def ready(
     size: Size,
     precision: Precision = "float32",
     device: str | torch.device = "cpu",
+    batch: int | None = None,
     weights: Weights | None = None,
     fast_layout: bool = True,
 ) -> Network:
@@ -241,8 +251,9 @@ def ready(
     if fast_layout:
         module = channels_last(module)
     scaling = scaling_for(kind, size)
+    batch = batch or (8 if kind == "hd2s" or torch.device(device).type != "cpu" else 1)
     if precision == "auto":
-        precision = fastest_precision(kind, module, size=size, device=device)
+        precision = fastest_precision(kind, module, size=size, device=device, batch=batch)
     if precision == "bfloat16" and isinstance(module, HD2S):
         round_weights(module)
     return Network(
@@ -251,35 +262,38 @@ def ready(
         scaling=scaling,
         precision=precision,
         device=torch.device(device),
+        batch=batch,
         fast_layout=fast_layout,
         facts={
             "kind": kind,
             "weights_sha256": weights.sha256 if weights else None,
             "preprocessing": scaling.facts(),
             "precision": precision,
+            "batch": batch,
             "torch": torch.__version__,
             "licence": LICENCES[kind],
         },
     )
 
 
-def fastest_precision(kind: Kind, module: HD2S | TinyHD, *, size: Size, device: str | torch.device) -> Precision:
+def fastest_precision(
+    kind: Kind, module: HD2S | TinyHD, *, size: Size, device: str | torch.device, batch: int
+) -> Precision:
     """`bfloat16` where windows take at most 3/4 of their time in float32, measured here and now; else `float32`.
 
     They are timed as a dump runs them: on a CPU in one thread (overlap.py), those of HD2S in a run.
     """
     seconds = {}
     for precision in ("float32", "bfloat16"):
-        network = ready(kind, copy.deepcopy(module), size=size, precision=precision, device=device)
+        network = ready(kind, copy.deepcopy(module), size=size, precision=precision, device=device, batch=batch)
         with one_thread():
             seconds[precision] = min(_seconds_a_batch(network) for _ in range(3))  # the first chooses kernels
     return "bfloat16" if seconds["bfloat16"] < 0.75 * seconds["float32"] else "float32"
 
 
 def _seconds_a_batch(network: Network) -> float:
-    windows = network.usual_batch
-    shape = (1, 3, WINDOW - 1 + windows) if network.shares_work else (windows, 3, WINDOW)
+    shape = (1, 3, WINDOW - 1 + network.batch) if network.shares_work else (network.batch, 3, WINDOW)
     clip = torch.zeros(*shape, *network.scaling.size)
     started = time.perf_counter()
-    network.frame_logits(clip, [1] * windows)["final"].cpu()
+    network.frame_logits(clip, [1] * network.batch)["final"].cpu()
     return time.perf_counter() - started

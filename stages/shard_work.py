@@ -65,14 +65,12 @@ def make_shard(
     sources: Mapping[str, VideoSource],
     teacher: Network,
     *,
-    batch: int | None = None,
     made: Made = lambda frames, videos, written: None,
 ) -> None:
     """Write one shard: videos that are unchanged are copied, all others are made by the teacher.
 
     Arguments:
         sources: id -> video, for every member that has to be made.
-        batch: windows in one forward pass; by default what suits the teacher (teacher_maps.py).
 
     A video that gives no frame is stored with its reason. Raises StoreError where the shard cannot be written.
     """
@@ -80,14 +78,14 @@ def make_shard(
     with writer.shard(task) as shard:
         report = _Report(shard, made)
         videos = [sources[member.id] for member in shard.to_make]
-        windows = ahead(_windows(teacher, videos, writer.description.every, batch), BATCHES_AHEAD)
+        windows = ahead(_windows(teacher, videos, writer.description.every), BATCHES_AHEAD)
         with closing(in_parallel(partial(_answered, teacher, grids), windows, threads_for(teacher))) as steps:
             _write(shard, steps, report)
     report(0, 0)  # the indexes
 
 
 def _windows(
-    teacher: Network, sources: Iterable[VideoSource], every: int, batch: int | None
+    teacher: Network, sources: Iterable[VideoSource], every: int
 ) -> Iterator[_Begin | WindowBatch | _End | _Nothing]:
     """What there is to do for each video in turn."""
     for source in sources:
@@ -98,7 +96,7 @@ def _windows(
             continue
         yield _Begin(source, facts)
         decoding = decode(source)
-        yield from window_batches(teacher, decoding, every=every, batch=batch)
+        yield from window_batches(teacher, decoding, every=every)
         yield _End(decoding.frames, decoding.problem)
 
 

@@ -80,7 +80,6 @@ def repair_store(
     *,
     teacher: Network | None = None,
     sources: Sequence[VideoSource] = (),
-    batch: int | None = None,
     checking: Report = lambda done, total: None,
     report: Report = lambda done, total: None,
 ) -> Repaired:
@@ -110,7 +109,7 @@ def repair_store(
             videos = same_videos(members, sources)
             counted = _told(report, len(members))
             for task in lost:
-                make_shard(writer, task, videos, teacher, batch=batch, made=counted)
+                make_shard(writer, task, videos, teacher, made=counted)
         elif lost:
             others = f" and of {len(members) - 1} other videos" if len(members) > 1 else ""
             raise StoreError(

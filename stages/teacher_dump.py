@@ -77,7 +77,6 @@ def teacher_dump(
     budget: float = 2e-4,
     given: Mapping[str, Given] | None = None,
     shard_bytes: int = 128 << 20,
-    batch: int | None = None,
     retry_problems: bool = False,
     prune: bool = False,
     cluster: "Cluster | None" = None,
@@ -93,7 +92,6 @@ def teacher_dump(
         given: level -> grid and step, for levels that are not to be chosen by measuring; they are measured all the
             same, and refused where they cost more than the budget.
         shard_bytes: size of a shard, which is what a kill can cost.
-        batch: windows in one forward pass; by default what suits the teacher (teacher_maps.py).
         retry_problems: make those videos again that are listed with a problem.
         prune: drop the maps of videos that are not among the sources; kept by default, because a second folder dumped
             into the same store must not remove the first.
@@ -117,10 +115,10 @@ def teacher_dump(
         if cluster is not None:
             from tinyhd_pipe.stages.dump_cluster import make_shards
 
-            make_shards(cluster, writer, plan.todo, by_id, batch=batch, report=counter.stands_at)
+            make_shards(cluster, writer, plan.todo, by_id, report=counter.stands_at)
         else:
             for task in plan.todo:
-                make_shard(writer, task, by_id, teacher, batch=batch, made=counter.made)
+                make_shard(writer, task, by_id, teacher, made=counter.made)
     return _summary(url, estimates, unreadable, counter)
 
 

@@ -42,24 +42,22 @@ class WindowBatch:
 
 
 def teacher_maps(
-    teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1, batch: int | None = None
+    teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1
 ) -> Iterator[tuple[Sequence[ScaledFrame], dict[str, Tensor]]]:
     """The teacher's logits of frames 0, every, 2 * every, ... of one video.
 
-    Yields (frames, level -> float32 (frame, y, x) on the level's native grid), of `batch` windows at a time. Batches
-    never span videos, so a video's maps depend on that video alone.
+    Yields (frames, level -> float32 (frame, y, x) on the level's native grid), of `teacher.batch` windows at a time.
+    Batches never span videos, so a video's maps depend on that video alone.
     """
-    batches = ahead(window_batches(teacher, pictures, every=every, batch=batch), BATCHES_AHEAD)
+    batches = ahead(window_batches(teacher, pictures, every=every), BATCHES_AHEAD)
     yield from in_parallel(partial(_with_frames, teacher), batches, threads_for(teacher))
 
 
-def window_batches(
-    teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1, batch: int | None = None
-) -> Iterator[WindowBatch]:
+def window_batches(teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1) -> Iterator[WindowBatch]:
     """The batches of windows that `teacher_maps` answers, by rising frame."""
     frames = scaled_frames(teacher.scaling, pictures)
     coming = windows(teacher, frames, every=every, reverse_head=True)
-    for several, step in _batches(coming, batch or teacher.usual_batch, in_runs=teacher.shares_work):
+    for several, step in _batches(coming, teacher.batch, in_runs=teacher.shares_work):
         clip = clip_of(_run(several, step)) if step else torch.stack([clip_of(window) for window, _ in several])
         in_time = several[::step] if step else several  # as the answers come
         answered = [frame for _, frames in in_time for frame in frames]

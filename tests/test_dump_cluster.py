@@ -150,7 +150,7 @@ def _order(store: Path, teacher: Network, videos: list[VideoSource], file: Teach
     """A store that is begun, and the order and the task of its first shard."""
     writer = create_or_open(store, describe(teacher, videos[:1], every=1, budget=BUDGET))
     task = writer.plan([Source(video.id, digest(video), 1) for video in videos]).todo[0]
-    return Order(writer, file, batch=1, threads=3, topic="test", spread=False), task
+    return Order(writer, file, threads=3, topic="test", spread=False), task
 
 
 def test_a_task_that_runs_on_two_workers_at_once_is_made_by_one_of_them(
@@ -200,7 +200,7 @@ def test_an_error_in_a_worker_is_the_commands_one_line(
     place: Path, scheduler: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _teacher(tmp_path, seed=1)  # as if the file had been changed since it was read
-    changed = TeacherFile("hd2s", str(tmp_path / "teacher1.safetensors"), (32, 64), "float32")
+    changed = TeacherFile("hd2s", str(tmp_path / "teacher1.safetensors"), (32, 64), "float32", 8)
     monkeypatch.setattr(TeacherFile, "of", lambda teacher, weights: changed)
     assert run([*_command(place, tmp_path / "maps.zarr"), "--scheduler", scheduler]) == 1
     said = capfd.readouterr().err.strip().splitlines()

@@ -15,6 +15,9 @@ from PIL import Image
 from tests.small_dumps import LENGTHS, SIZE, dump_of, finished_shards, write_teacher, write_videos
 from tests.store_tools import content_of
 from tinyhd_pipe.pipeline.app import run
+from tinyhd_pipe.stages import shard_work
+from tinyhd_pipe.stages.networks import Network
+from tinyhd_pipe.stages.teacher_maps import window_batches
 from tinyhd_pipe.stages.video import find_videos, read_frames, write_video
 from tinyhd_pipe.store import open_store
 from tinyhd_pipe.store.lock import exclusive
@@ -169,6 +172,40 @@ def test_a_repair_that_would_not_give_the_lost_maps_is_refused(
     assert dumped.repair(*options(dumped, tmp_path)) == 1
     assert line in capsys.readouterr().err.strip().splitlines()[-1]
     assert content_of(dumped.store) == damaged
+
+
+def test_reruns_and_repairs_see_windows_in_the_batches_of_the_first_dump(
+    made: Dumped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, seen = tmp_path / "maps.zarr", []
+    monkeypatch.setattr(
+        shard_work, "window_batches", lambda teacher, *args, **options: _noted(seen, teacher, *args, **options)
+    )
+
+    def dump(*more: str) -> set[int]:
+        seen.clear()
+        run(list(map(str, dump_of(made.videos / "long.mp4", made.weights, store, *more))))
+        return set(seen)
+
+    assert dump("--set", "teacher_dump.batch=2") == {2}
+    before = content_of(store)
+    shutil.rmtree(store / "shards/00000")
+    assert dump() == {2}
+    damaged = Dumped(store, made.videos, made.weights, before)
+    _truncate_to(store / "shards/00000/final/c/0/0/0", 100)
+    seen.clear()
+    assert damaged.repair(*damaged.teacher) == 0
+    assert set(seen) == {2}
+    assert content_of(store) == before
+
+
+def _noted(seen: list[int], teacher: Network, *arguments: Any, **options: Any) -> Any:
+    seen.append(teacher.batch)
+    return window_batches(teacher, *arguments, **options)
+
+
+def _truncate_to(file: Path, length: int) -> None:
+    file.write_bytes(file.read_bytes()[:length])
 
 
 def test_a_repair_waits_for_no_dump(dumped: Dumped, capsys: pytest.CaptureFixture[str]) -> None:
