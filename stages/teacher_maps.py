@@ -57,33 +57,32 @@ def window_batches(teacher: Network, pictures: Iterator[Picture | None], *, ever
     """The batches of windows that `teacher_maps` answers, by rising frame."""
     frames = scaled_frames(teacher.scaling, pictures)
     coming = windows(teacher, frames, every=every, reverse_head=True)
-    for several, step in _batches(coming, teacher.batch, in_runs=teacher.shares_work):
-        clip = clip_of(_run(several, step)) if step else torch.stack([clip_of(window) for window, _ in several])
-        in_time = several[::step] if step else several  # as the answers come
-        answered = [frame for _, frames in in_time for frame in frames]
+    for several, is_run in _batches(coming, teacher.batch, in_runs=teacher.shares_work):
+        clip = clip_of(_frames_of_run(several))[None] if is_run else torch.stack([clip_of(seen) for seen, _ in several])
+        answered = [frame for _, frames in several for frame in frames]
         wanted = [place for place, frame in enumerate(answered) if frame.number % every == 0]
         wanted.sort(key=lambda place: answered[place].number)
-        counts = [len(frames) for _, frames in in_time]
-        yield WindowBatch(clip[None] if step else clip, counts, wanted, [answered[place] for place in wanted])
+        counts = [len(frames) for _, frames in several]
+        yield WindowBatch(clip, counts, wanted, [answered[place] for place in wanted])
 
 
-def _batches(coming: Iterator[Window], batch: int, *, in_runs: bool) -> Iterator[tuple[list[Window], int]]:
-    """Up to `batch` windows at a time, and by how many frames each of them is ahead of the one before.
+def _batches(coming: Iterator[Window], batch: int, *, in_runs: bool) -> Iterator[tuple[list[Window], bool]]:
+    """Up to `batch` windows at a time, and whether they are a run, each window one frame behind the one before it.
 
-    That is 1 in a run, -1 in a run at the head of a video, whose windows are reversed in time, and else 0.
+    At the head of a video windows are reversed in time, so there a run has them last first.
     """
     several: list[Window] = []
-    step = 0
+    step = 0  # frames from each window to the next: 1, -1 at the head, 0 where they are no run
     for window in coming:
         next_step = _step(several[-1], window) if in_runs and several else 0
         if len(several) == batch or (len(several) > 1 and next_step != step):
-            yield several, step
+            yield several[:: step or 1], step != 0
             several, step = [], 0
         elif several:
             step = next_step
         several.append(window)
     if several:
-        yield several, step
+        yield several[:: step or 1], step != 0
 
 
 def _step(one: Window, other: Window) -> int:
@@ -91,10 +90,10 @@ def _step(one: Window, other: Window) -> int:
     return 1 if seen[1:] == then[:-1] else -1 if seen[:-1] == then[1:] else 0
 
 
-def _run(several: Sequence[Window], step: int) -> list[ScaledFrame]:
+def _frames_of_run(windows: Sequence[Window]) -> list[ScaledFrame]:
     """The frames of a run, each once, in the order in which its windows see them."""
-    (first, _), *others = several[::step]
-    return [*first, *(window[-1] for window, _ in others)]
+    (first, _), *others = windows
+    return [*first, *(seen[-1] for seen, _ in others)]
 
 
 def batch_logits(teacher: Network, batch: WindowBatch) -> dict[str, Tensor]:
