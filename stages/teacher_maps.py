@@ -67,7 +67,7 @@ def window_batches(teacher: Network, pictures: Iterator[Picture | None], *, ever
 
 
 def _batches(coming: Iterator[Window], batch: int, *, in_runs: bool) -> Iterator[tuple[list[Window], bool]]:
-    """Up to `batch` windows at a time, and whether they are a run, each window one frame behind the one before it.
+    """Up to `batch` windows at a time, and whether they are a run, in which each begins one frame after the one before.
 
     At the head of a video windows are reversed in time, so there a run has them last first.
     """
