@@ -3,13 +3,14 @@
 Convolution: for a single float32 clip torch does not always ask oneDNN. In one thread, kernels of one pixel (temporal
 ones count as such), and small inputs in any number of threads, go down an older path that is several times slower and
 gives a contiguous result, after which every further layer is slow, too: a float32 window of HD2S at 192x256 in one
-thread took 2.4 times as long. Here oneDNN is asked whenever the input lies channels-last. In bfloat16 torch asks it
-anyway.
+thread took 2.4 times as long. Here oneDNN is asked whenever the input lies channels-last, in training, too. In bfloat16
+torch asks it anyway.
 
 Pooling: the maximum over a box is that of the maxima along its axes, and each of those is a few passes over whole
-vectors of channels, where torch's kernel walks the box for every value and, under autocast, in float32.
+vectors of channels, where torch's kernel walks the box for every value and, under autocast, in float32. Where there is
+a gradient, torch's kernel is used.
 
-Contiguous inputs, gradients and other devices go torch's way; the published networks run like that.
+Contiguous inputs and other devices go torch's way; the published networks run like that.
 """
 
 from typing import Any
@@ -26,12 +27,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""
-        if not _wants_onednn(x):
-            return super().forward(x)
-        assert not isinstance(self.padding, str)
-        return torch.mkldnn_convolution(
-            x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
-        )
+        return _in_onednn(self, x, self.weight, self.padding) if _wants_onednn(x) else super().forward(x)
 
 
 class Conv3d(nn.Conv3d):
@@ -39,19 +35,14 @@ class Conv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) to (B, C', T / stride, H / stride, W / stride)."""
-        if not _wants_onednn(x):
-            return super().forward(x)
-        assert not isinstance(self.padding, str)
-        return torch.mkldnn_convolution(
-            x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
-        )
+        return _in_onednn(self, x, self.weight, self.padding) if _wants_onednn(x) else super().forward(x)
 
     def inside(self, x: Tensor, taps: slice) -> Tensor:
         """The same without padding in time, and with some time steps of the kernel only."""
         weight, padding = self.weight[:, :, taps], (0, *self.padding[1:])
-        if not _wants_onednn(x):
-            return F.conv3d(x, weight, self.bias, self.stride, padding, self.dilation, self.groups)
-        return torch.mkldnn_convolution(x, weight, self.bias, padding, self.stride, self.dilation, self.groups)
+        if _wants_onednn(x):
+            return _in_onednn(self, x, weight, padding)
+        return F.conv3d(x, weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class MaxPool3d(nn.Module):
@@ -80,6 +71,10 @@ def _wants_onednn(x: Tensor) -> bool:
     onednn: Any = torch.backends.mkldnn
     plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     return plain and onednn.is_available() and onednn.enabled and is_channels_last(x)
+
+
+def _in_onednn(conv: nn.Conv2d | nn.Conv3d, x: Tensor, weight: Tensor, padding: Any) -> Tensor:
+    return torch.mkldnn_convolution(x, weight, conv.bias, padding, conv.stride, conv.dilation, conv.groups)
 
 
 def _largest_along(x: Tensor, axis: int, kernel: int, stride: int, padding: int) -> Tensor:
