@@ -134,20 +134,19 @@ def bench_dump(
             agreements.append(agreement(load, weights, clips, "float32", trained=False))
         published = load(weights=weights, fast_layout=False)
         ways: dict[str, Callable[[], float]] = {"published": partial(published_way, published, clips, folder)}
+        ours = partial(our_way, clips=clips, levels=_native_levels(fastest, clips[0]), folder=folder)
         if fastest.precision != "float32":
-            ways["ours, float32"] = partial(our_way, load(weights=weights), clips, folder)
-        if fastest.shares_work:
-            ways[f"ours, {fastest.precision}, one window at a time"] = partial(
-                our_way, replace(fastest, batch=1), clips, folder
-            )
-        ways[f"ours, {fastest.precision}"] = partial(our_way, fastest, clips, folder)
+            ways["ours, float32"] = partial(ours, load(weights=weights))
+        if fastest.takes_runs:
+            ways[f"ours, {fastest.precision}, one window at a time"] = partial(ours, replace(fastest, batch=1))
+        ways[f"ours, {fastest.precision}"] = partial(ours, fastest)
         ways[f"teacher alone, {fastest.precision}"] = _teacher_alone(fastest, clips)
         speeds = _interleaved(ways, rounds, report)
-    *_, ours, alone = speeds.values()
+    *_, dump, alone = speeds.values()
     return DumpBenchmark(
         agreements=tuple(agreements),
         ways=tuple(_way(name, each, speeds["published"]) for name, each in speeds.items()),
-        share=float(np.median(np.divide(ours, alone))),
+        share=float(np.median(np.divide(dump, alone))),
         frames=sum(clip.frames for clip in clips),
         size=fastest.scaling.size,
         rounds=rounds,
@@ -237,11 +236,10 @@ def published_way(teacher: Network, clips: Sequence[_Clip], folder: Path) -> flo
     return made / (time.perf_counter() - started)
 
 
-def our_way(teacher: Network, clips: Sequence[_Clip], folder: Path) -> float:
-    """Frames a second of the dump, from files to a finished store, each level on the largest grid it may take."""
-    grids = {level: (maps.shape[-2], maps.shape[-1]) for level, maps in _one_answer(teacher, clips[0]).items()}
+def our_way(teacher: Network, clips: Sequence[_Clip], levels: tuple[Level, ...], folder: Path) -> float:
+    """Frames a second of the dump, from files to a finished store."""
     description = Description(
-        levels=tuple(Level.at_budget(level, grid) for level, grid in grids.items()),
+        levels=levels,
         teacher_grid=teacher.scaling.size,
         teacher=teacher.facts,
     )
@@ -257,8 +255,10 @@ def our_way(teacher: Network, clips: Sequence[_Clip], folder: Path) -> float:
             return sum(clip.frames for clip in clips) / (time.perf_counter() - started)
 
 
-def _one_answer(teacher: Network, clip: _Clip) -> dict[str, Tensor]:
-    return batch_logits(teacher, next(window_batches(teacher, decode(clip.source))))
+def _native_levels(teacher: Network, clip: _Clip) -> tuple[Level, ...]:
+    """Each level on the largest grid it may take."""
+    answer = batch_logits(teacher, next(window_batches(teacher, decode(clip.source))))
+    return tuple(Level.at_budget(level, (maps.shape[-2], maps.shape[-1])) for level, maps in answer.items())
 
 
 def _teacher_alone(teacher: Network, clips: Sequence[_Clip]) -> Callable[[], float]:

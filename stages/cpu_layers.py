@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinyhd_pipe.stages.layout import is_channels_last
+
 Steps = tuple[int, int, int]
 
 
@@ -59,12 +61,6 @@ class MaxPool3d(nn.Module):
         for axis, steps in enumerate(zip(self.kernel, self.stride, self.padding, strict=True), start=2):
             x = _largest_along(x, axis, *steps)
         return x
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Whether a tensor of 4 or 5 axes has its channels last in memory, and could not as well be called contiguous."""
-    layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-    return x.is_contiguous(memory_format=layout) and not x.is_contiguous()
 
 
 def _wants_onednn(x: Tensor) -> bool:

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinyhd_pipe.stages.mobilenet import encoder_channels, in_layout_of
+from tinyhd_pipe.stages.layout import in_layout_of
+from tinyhd_pipe.stages.mobilenet import encoder_channels
 
 DECODERS = ("d1", "d2", "d3")
 CONSPICUITY = ("conspicuity_2", "conspicuity_3", "conspicuity_4", "conspicuity_5")

@@ -12,9 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyhd_pipe.stages.cpu_layers import Conv3d
-
-Steps = tuple[int, int, int]
+from tinyhd_pipe.stages.cpu_layers import Conv3d, Steps
 
 
 class DepthwiseConv3d(Conv3d):

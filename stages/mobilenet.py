@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tinyhd_pipe.stages.cpu_layers import Conv3d, is_channels_last
+from tinyhd_pipe.stages.cpu_layers import Conv3d
 from tinyhd_pipe.stages.depthwise import DepthwiseConv3d
 
 STEM = 32
@@ -72,11 +72,6 @@ def spatiotemporal(
 def activated(layer: nn.Conv3d) -> nn.Sequential:
     """A convolution, batch norm and ReLU6."""
     return nn.Sequential(layer, nn.BatchNorm3d(layer.out_channels), nn.ReLU6(inplace=True))
-
-
-def in_layout_of(x: Tensor, y: Tensor) -> Tensor:
-    """`y`, channels-last if `x` is: on single clips, and single frames of them, torch forgets the layout."""
-    return y.contiguous(memory_format=torch.channels_last_3d) if is_channels_last(x) else y
 
 
 class InvertedResidual(nn.Module):

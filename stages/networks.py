@@ -30,7 +30,6 @@ from tinyhd_pipe.store.errors import SettingError, WeightsError
 Kind = Literal["hd2s", "tinyhd"]
 Precision = Literal["float32", "bfloat16", "auto"]
 Size = tuple[int, int]
-PRECISIONS: tuple[Precision, Precision] = ("float32", "bfloat16")
 SMALL = (64, 64)
 """(y, x) of a window that tells at once whether a processor can do bfloat16."""
 
@@ -100,8 +99,8 @@ class Network:
         return self.module.outputs if isinstance(self.module, TinyHD) else 1
 
     @property
-    def shares_work(self) -> bool:
-        """Whether runs of windows are worth while. On a GPU, many small steps would cost more than they save."""
+    def takes_runs(self) -> bool:
+        """Whether windows are answered in runs that share work; on a GPU many small steps would cost more than that."""
         return self.kind == "hd2s" and self.device.type == "cpu"
 
     @property
@@ -288,25 +287,21 @@ def fastest_precision(
     They are timed as a dump runs them: on a CPU in one thread (overlap.py), those of HD2S in a run. A small window is
     tried before: a processor without units for bfloat16 was 70 times as slow in it, half a minute a window.
     """
-    single, half = (
-        ready(kind, copy.deepcopy(module), size=size, precision=precision, device=device, batch=batch)
-        for precision in PRECISIONS
-    )
+    in_float32 = ready(kind, copy.deepcopy(module), size=size, precision="float32", device=device, batch=batch)
+    in_bfloat16 = ready(kind, copy.deepcopy(module), size=size, precision="bfloat16", device=device, batch=batch)
     small = torch.zeros(1, 3, WINDOW, *SMALL)
-    windows = (1, 3, WINDOW - 1 + batch) if single.shares_work else (batch, 3, WINDOW)
+    clip = torch.zeros(*((1, 3, WINDOW - 1 + batch) if in_float32.takes_runs else (batch, 3, WINDOW)), *size)
     with one_thread():
-        if _seconds(half, small) > 1.5 * _seconds(single, small):
+        if _seconds(in_bfloat16, small) > 1.5 * _seconds(in_float32, small):
             return "float32"
-        clip = torch.zeros(*windows, *size)
-        return "bfloat16" if _seconds(half, clip) < 0.75 * _seconds(single, clip) else "float32"
+        return "bfloat16" if _seconds(in_bfloat16, clip) < 0.75 * _seconds(in_float32, clip) else "float32"
 
 
 def _seconds(network: Network, clip: Tensor) -> float:
     """The shortest of three answers, the first of which chooses kernels, or of what fits into a second."""
-    windows = clip.shape[0] if clip.shape[2] == WINDOW else clip.shape[2] - WINDOW + 1
     times: list[float] = []
     while len(times) < 3 and sum(times) < 1:
         started = time.perf_counter()
-        network.frame_logits(clip, [1] * windows)["final"].cpu()
+        network._run(clip, network.module.native_logits)["final"].cpu()
         times.append(time.perf_counter() - started)
     return min(times)

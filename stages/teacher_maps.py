@@ -57,7 +57,7 @@ def window_batches(teacher: Network, pictures: Iterator[Picture | None], *, ever
     """The batches of windows that `teacher_maps` answers, by rising frame."""
     frames = scaled_frames(teacher.scaling, pictures)
     coming = windows(teacher, frames, every=every, reverse_head=True)
-    for several, is_run in _batches(coming, teacher.batch, in_runs=teacher.shares_work):
+    for several, is_run in _batches(coming, teacher.batch, in_runs=teacher.takes_runs):
         clip = clip_of(_frames_of_run(several))[None] if is_run else torch.stack([clip_of(seen) for seen, _ in several])
         answered = [frame for _, frames in several for frame in frames]
         wanted = [place for place, frame in enumerate(answered) if frame.number % every == 0]

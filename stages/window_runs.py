@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinyhd_pipe.stages.clips import WINDOW
 from tinyhd_pipe.stages.cpu_layers import Conv3d
 from tinyhd_pipe.stages.s3d import S3DEncoder, separable
 
-WINDOW = 16
 INNER = 5
 """Slots of a window that do not see its ends: 2 to 6 of 0 to 7."""
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tinyhd_pipe.stages.cpu_layers import Conv2d, Conv3d, MaxPool3d, is_channels_last
+from tinyhd_pipe.stages.cpu_layers import Conv2d, Conv3d, MaxPool3d
 from tinyhd_pipe.stages.hd2s import HD2S
-from tinyhd_pipe.stages.layout import channels_last
+from tinyhd_pipe.stages.layout import channels_last, is_channels_last
 from tinyhd_pipe.stages.overlap import one_thread
 from tinyhd_pipe.stages.tinyhd import TinyHD
 
@@ -56,6 +56,15 @@ def test_a_convolution_gives_the_values_of_torch(
     with torch.inference_mode(), one_thread():
         torch.testing.assert_close(ours(x).double(), exact, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(ours(x.contiguous()).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "groups"), [(1, 1), (3, 1), (3, 6)])
+def test_pictures_are_convolved_as_torch_does(kernel: int, groups: int) -> None:
+    ours = Conv2d(6, 6, kernel, padding=kernel // 2, groups=groups)
+    x = random((1, 6, 1, 7, 9), seed=5)[:, :, 0].contiguous(memory_format=torch.channels_last)
+    exact = F.conv2d(x.double(), ours.weight.double(), ours.bias.double(), padding=kernel // 2, groups=groups)  # type: ignore[union-attr]
+    with torch.inference_mode(), one_thread():
+        torch.testing.assert_close(ours(x).double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_are_those_of_torch() -> None:

@@ -43,11 +43,11 @@ PROBE = """
 import sys, torch
 from tinyhd_pipe.stages.networks import load_teacher, Network
 seen = []
-answer = Network.frame_logits
+answer = Network._run
 def noted(network, clip, *arguments):
     seen.append((network.precision, tuple(clip.shape[3:])))
     return answer(network, clip, *arguments)
-Network.frame_logits = noted
+Network._run = noted
 print(load_teacher("hd2s", weights=sys.argv[1], precision="auto").precision, ("bfloat16", (64, 96)) in seen)
 """
 

@@ -192,7 +192,7 @@ def test_reruns_and_repairs_see_windows_in_the_batches_of_the_first_dump(
     shutil.rmtree(store / "shards/00000")
     assert dump() == {2}
     damaged = Dumped(store, made.videos, made.weights, before)
-    _truncate_to(store / "shards/00000/final/c/0/0/0", 100)
+    damaged.flip("shards/00000/final/c/0/0/0")
     seen.clear()
     assert damaged.repair(*damaged.teacher) == 0
     assert set(seen) == {2}
@@ -202,10 +202,6 @@ def test_reruns_and_repairs_see_windows_in_the_batches_of_the_first_dump(
 def _noted(seen: list[int], teacher: Network, *arguments: Any, **options: Any) -> Any:
     seen.append(teacher.batch)
     return window_batches(teacher, *arguments, **options)
-
-
-def _truncate_to(file: Path, length: int) -> None:
-    file.write_bytes(file.read_bytes()[:length])
 
 
 def test_a_repair_waits_for_no_dump(dumped: Dumped, capsys: pytest.CaptureFixture[str]) -> None:

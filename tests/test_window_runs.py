@@ -1,6 +1,7 @@
 """What neighbouring windows share is computed once, and every window gets what it would have got alone."""
 
 from collections import Counter
+from copy import deepcopy
 
 import pytest
 import torch
@@ -8,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.test_hd2s import SMALLEST, blobs, lively
 from tinyhd_pipe.stages import window_runs
+from tinyhd_pipe.stages.clips import WINDOW
 from tinyhd_pipe.stages.hd2s import HD2S
-from tinyhd_pipe.stages.window_runs import WINDOW, framewise_of_run
+from tinyhd_pipe.stages.window_runs import framewise_of_run
 
-from .test_hd2s import blobs, lively
-
-SMALLEST = 1 / 16
+THREE_WINDOWS = 3 * 12 * 8 * 8 * 16 * 8
+"""Bytes of their framewise features: 12 channels of 8 frames of 8x16 in float64."""
 
 
 def frames_of(windows: int, seed: int) -> Tensor:
@@ -24,11 +26,9 @@ def frames_of(windows: int, seed: int) -> Tensor:
 
 
 @settings(deadline=None, max_examples=12)
-@given(
-    windows=st.integers(1, 9), seed=st.integers(0, 9), together=st.sampled_from([1, 3 * 12 * 8 * 8 * 16 * 8, 1 << 30])
-)
+@given(windows=st.integers(1, 9), seed=st.integers(0, 9), together=st.sampled_from([1, THREE_WINDOWS, 1 << 30]))
 def test_a_run_gives_each_window_what_it_gets_alone(windows: int, seed: int, together: int) -> None:
-    network, frames = lively(SMALLEST, 5).double(), frames_of(windows, seed)
+    network, frames = deepcopy(lively(SMALLEST, 5)).double(), frames_of(windows, seed)
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(window_runs, "TOGETHER", together)
         of_run = network.native_logits(frames)
@@ -39,7 +39,7 @@ def test_a_run_gives_each_window_what_it_gets_alone(windows: int, seed: int, tog
 
 
 def test_a_window_of_the_run_that_is_one_frame_off_is_seen() -> None:
-    network, frames = lively(SMALLEST, 5).double(), frames_of(4, seed=1)
+    network, frames = deepcopy(lively(SMALLEST, 5)).double(), frames_of(4, seed=1)
     with torch.inference_mode():
         maps = network.native_logits(frames)["conspicuity_2"]
     assert (maps[1:] - maps[:-1]).abs().amax(dim=(1, 2)).min() > 1e-3
