@@ -1,17 +1,25 @@
-# Everything a fresh clone needs: Python 3.11, make and git. `make run` shows the pipeline, `make test` proves it.
+# Everything a fresh clone needs: Python 3.11 or newer, make and git. `make run` shows the pipeline, `make test` proves it.
 
-PYTHON ?= python3.11
+# The pins were made with 3.11; any later Python will do where it is missing.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3 python,\
+	$(shell $(name) -c 'import sys, venv, ensurepip; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
 VENV   := .venv
 BIN    := $(VENV)/bin
+IMPORT := build/import
 
 .PHONY: run figures test lint clean
 
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-# One virtual environment, pinned by constraints.txt; brought up to date when either file changes.
+# One virtual environment, pinned by constraints.txt; brought up to date when either file changes. The three folders are
+# found under their import name through links, by Python and by every editor and type checker that reads `.pth` files.
 $(VENV)/bin/dvc: pyproject.toml constraints.txt
+	@test -n '$(PYTHON)' || { echo 'make: no Python from 3.11 on with venv and pip was found; install one (Debian: python3-venv), or name it: make PYTHON=/path/to/python' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[dvc]'
+	mkdir -p $(IMPORT)/tinyhd_pipe
+	for folder in store stages pipeline; do ln -sfn ../../../$$folder $(IMPORT)/tinyhd_pipe/$$folder; done
+	echo '$(CURDIR)/$(IMPORT)' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tinyhd_pipe_checkout.pth"
 	touch $@
 
 $(VENV)/bin/pytest: $(VENV)/bin/dvc
@@ -28,14 +36,11 @@ figures: run
 test: $(VENV)/bin/pytest
 	$(BIN)/python -m pytest
 
-# mypy finds the three folders under their import name through links, as an installed package would.
 lint: $(VENV)/bin/pytest
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	mkdir -p build/types/tinyhd_pipe
-	for folder in store stages pipeline; do ln -sfn ../../../$$folder build/types/tinyhd_pipe/$$folder; done
-	MYPYPATH=build/types $(BIN)/mypy -p tinyhd_pipe
-	$(BIN)/lint-imports
+	$(BIN)/mypy -p tinyhd_pipe
+	$(BIN)/lint-imports --no-logo
 
 clean:
 	rm -rf $(VENV) build data runs .dvc/tmp .dvc/cache dvc.lock

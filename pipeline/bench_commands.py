@@ -11,8 +11,8 @@ from tinyhd_pipe.pipeline.commands import Device, Json, TeacherKind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tinyhd_pipe.stages.bench_encodings import EncodingBenchmark
-    from tinyhd_pipe.stages.bench_store import StoreBenchmark
+    from tinyhd_pipe.stages.bench.encodings import EncodingBenchmark
+    from tinyhd_pipe.stages.bench.store import StoreBenchmark
 
 app = Typer(help="Measure on this machine; equal answers are asserted before anything is timed.", no_args_is_help=True)
 
@@ -31,8 +31,9 @@ def predict(
     """
     import numpy as np
 
-    from tinyhd_pipe.stages.benchmark import bench_networks
-    from tinyhd_pipe.stages.video import find_videos, read_frames
+    from tinyhd_pipe.stages.bench.networks import bench_networks
+    from tinyhd_pipe.stages.video.index import read_frames
+    from tinyhd_pipe.stages.video.sources import find_videos
 
     clip = read_frames(find_videos([video])[0], np.arange(16))
     with console.progress("rounds") as advance:
@@ -66,10 +67,10 @@ def store(
     tinyhd-pipe bench store --store maps.zarr
     tinyhd-pipe bench store --videos clips/ --weights hd2s.pt
     """
-    from tinyhd_pipe.stages.bench_encodings import bench_encodings
-    from tinyhd_pipe.stages.bench_store import bench_store
-    from tinyhd_pipe.stages.networks import load_teacher
-    from tinyhd_pipe.stages.video import find_videos
+    from tinyhd_pipe.stages.bench.encodings import bench_encodings
+    from tinyhd_pipe.stages.bench.store import bench_store
+    from tinyhd_pipe.stages.networks.network import load_teacher
+    from tinyhd_pipe.stages.video.sources import find_videos
     from tinyhd_pipe.store.errors import SettingError
 
     if bool(videos) != bool(weights) or not (store or videos):
@@ -109,8 +110,8 @@ def dump(
     tinyhd-pipe bench dump --weights hd2s.pt --videos clips/
     """
     from tinyhd_pipe.pipeline.allocator import keep_freed_memory
-    from tinyhd_pipe.stages.bench_dump import bench_dump
-    from tinyhd_pipe.stages.video import find_videos
+    from tinyhd_pipe.stages.bench.dump import bench_dump
+    from tinyhd_pipe.stages.video.sources import find_videos
 
     keep_freed_memory()  # as teacher-dump does; here it helps the published way, too
     with console.progress("bench dump") as advance:

@@ -14,7 +14,7 @@ from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from tinyhd_pipe.pipeline.params import Recipe as RecipeSettings
-    from tinyhd_pipe.stages.fitting import EpochReport, Fitted, Recipe
+    from tinyhd_pipe.stages.training.fitting import EpochReport, Fitted, Recipe
 
 Params = Annotated[
     Path | None, Option("--params", help="YAML file with settings; what it leaves out has the published value.")
@@ -66,7 +66,7 @@ def teacher_train(
     """
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import teacher_train as stage
-    from tinyhd_pipe.stages.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
 
     keep_freed_memory()
     settings = load_params(params, overrides).teacher_train
@@ -112,8 +112,8 @@ def student_train(
     """
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import student_train as stage
-    from tinyhd_pipe.stages.dhf1k import find_annotated_videos
-    from tinyhd_pipe.stages.video import find_videos
+    from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.video.sources import find_videos
     from tinyhd_pipe.store.reader import open_store
 
     keep_freed_memory()
@@ -162,8 +162,8 @@ def evaluate(
     """
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import evaluate as stage
-    from tinyhd_pipe.stages.dhf1k import find_annotated_videos
-    from tinyhd_pipe.stages.networks import load_student, load_teacher
+    from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.networks.network import load_student, load_teacher
 
     settings = load_params(params, overrides).evaluate
     annotated = find_annotated_videos(data)
@@ -198,7 +198,7 @@ def show_params(params: Params = None, overrides: Overrides = None) -> None:
 
 
 def _recipe(settings: "RecipeSettings") -> "Recipe":
-    from tinyhd_pipe.stages.fitting import Recipe
+    from tinyhd_pipe.stages.training.fitting import Recipe
 
     return Recipe(**{name: getattr(settings, name) for name in Recipe.__dataclass_fields__})
 

@@ -14,10 +14,10 @@ from tinyhd_pipe.pipeline.commands import Device, Json, Overrides, Params, Teach
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
-    from tinyhd_pipe.stages.dump_plan import DumpPlan
-    from tinyhd_pipe.stages.networks import Network
+    from tinyhd_pipe.stages.dump.plan import DumpPlan
+    from tinyhd_pipe.stages.networks.network import Network
     from tinyhd_pipe.stages.teacher_dump import Dumped, DumpProgress
-    from tinyhd_pipe.stages.video import VideoSource
+    from tinyhd_pipe.stages.video.sources import VideoSource
 
 
 def teacher_dump(
@@ -57,9 +57,9 @@ def teacher_dump(
         raise SettingError(f"--workers {workers} and --scheduler {scheduler}: give one of them")
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import teacher_dump as stage
-    from tinyhd_pipe.stages.fidelity import Given
-    from tinyhd_pipe.stages.networks import load_teacher
-    from tinyhd_pipe.stages.video import find_videos
+    from tinyhd_pipe.stages.dump.fidelity import Given
+    from tinyhd_pipe.stages.networks.network import load_teacher
+    from tinyhd_pipe.stages.video.sources import find_videos
     from tinyhd_pipe.store.writer import read_description
 
     keep_freed_memory()
@@ -86,8 +86,8 @@ def teacher_dump(
         return
     cluster = None
     if workers or scheduler:
-        from tinyhd_pipe.stages.cluster_work import TeacherFile
-        from tinyhd_pipe.stages.dump_cluster import Cluster
+        from tinyhd_pipe.stages.dump.cluster import Cluster
+        from tinyhd_pipe.stages.dump.cluster_work import TeacherFile
 
         cluster = Cluster(TeacherFile.of(network, weights), workers, scheduler)
     with console.progress("reading videos") as reading, console.progress("teacher") as advance:
@@ -117,8 +117,8 @@ def _plan_dump(
     *,
     as_json: bool,
 ) -> None:
-    from tinyhd_pipe.stages.dhf1k import find_annotated_videos
-    from tinyhd_pipe.stages.dump_plan import plan_dump
+    from tinyhd_pipe.stages.dump.plan import plan_dump
+    from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
 
     given = {source.path.resolve() for source in sources}
     labelled = len(given & {video.source.path.resolve() for video in find_annotated_videos(labels)}) if labels else 0

@@ -9,8 +9,8 @@ from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.commands import Device, Json, TeacherKind
 
 if TYPE_CHECKING:
-    from tinyhd_pipe.stages.networks import Network
-    from tinyhd_pipe.stages.store_check import Repaired, Sampled
+    from tinyhd_pipe.stages.dump.store_check import Repaired, Sampled
+    from tinyhd_pipe.stages.networks.network import Network
 
 app = Typer(help="Look at a store of teacher maps, check it, and repair it.", no_args_is_help=True)
 Url = Annotated[str, Argument(help="Folder or fsspec URL of the store.")]
@@ -117,7 +117,7 @@ def verify(
 
 def _teacher_of(store: str, weights: Path, kind: str, device: str) -> "Network":
     """The teacher as the store's maps were made: at their size and precision, in their batches."""
-    from tinyhd_pipe.stages.networks import load_teacher
+    from tinyhd_pipe.stages.networks.network import load_teacher
     from tinyhd_pipe.store.verify import known_description
 
     there = known_description(store)
@@ -126,8 +126,8 @@ def _teacher_of(store: str, weights: Path, kind: str, device: str) -> "Network":
 
 
 def _repair(store: str, network: "Network | None", videos: list[Path] | None) -> "Repaired":
-    from tinyhd_pipe.stages.store_check import repair_store
-    from tinyhd_pipe.stages.video import find_videos
+    from tinyhd_pipe.stages.dump.store_check import repair_store
+    from tinyhd_pipe.stages.video.sources import find_videos
 
     sources = find_videos(videos) if videos else []
     with console.progress("shards") as checking, console.progress("videos made again") as advance:
@@ -138,8 +138,8 @@ def _repair(store: str, network: "Network | None", videos: list[Path] | None) ->
 
 
 def _sample(store: str, network: "Network", videos: list[Path] | None, frames: int, seed: int) -> "Sampled":
-    from tinyhd_pipe.stages.store_check import FAR, sample_store
-    from tinyhd_pipe.stages.video import find_videos
+    from tinyhd_pipe.stages.dump.store_check import FAR, sample_store
+    from tinyhd_pipe.stages.video.sources import find_videos
 
     with console.progress("frames") as advance:
         sampled = sample_store(store, network, find_videos(videos or []), frames=frames, seed=seed, report=advance)
@@ -170,8 +170,8 @@ def show(
 
     tinyhd-pipe store show maps.zarr 001.AVI --frames 0:120 --videos clips/
     """
-    from tinyhd_pipe.stages.contact_sheet import contact_sheet, frames_of, the_same_video
-    from tinyhd_pipe.stages.video import find_videos
+    from tinyhd_pipe.stages.pictures.contact_sheet import contact_sheet, frames_of, the_same_video
+    from tinyhd_pipe.stages.video.sources import find_videos
     from tinyhd_pipe.store.reader import open_store
 
     opened = open_store(store)

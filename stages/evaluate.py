@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyhd_pipe.stages import metrics, pictures
-from tinyhd_pipe.stages.clips import WINDOW
-from tinyhd_pipe.stages.dhf1k import AnnotatedVideo, read_density, read_fixations
-from tinyhd_pipe.stages.inference import clip_of, predict, predict_frame, scaled_frames
-from tinyhd_pipe.stages.networks import Network
-from tinyhd_pipe.stages.video import decode, read_frames
+from tinyhd_pipe.stages.gaze import metrics
+from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo, read_density, read_fixations
+from tinyhd_pipe.stages.networks.inference import clip_of, predict, predict_frame, scaled_frames
+from tinyhd_pipe.stages.networks.network import Network
+from tinyhd_pipe.stages.pictures.sheets import colour, sheet
+from tinyhd_pipe.stages.video.clips import WINDOW
+from tinyhd_pipe.stages.video.decoding import decode
+from tinyhd_pipe.stages.video.index import read_frames
 from tinyhd_pipe.store.errors import DataError
 
 METRICS = ("CC", "SIM", "NSS", "AUC-J", "KLD")
@@ -96,12 +98,12 @@ def comparison_sheet(
         picture = read_frames(video.source, np.array([frame]))[0]
         truth = read_density(video, frame)
         panels = {"frame": picture}
-        panels["truth"] = np.zeros_like(picture) if truth is None else pictures.colour(truth)
+        panels["truth"] = np.zeros_like(picture) if truth is None else colour(truth)
         for name, network in networks.items():
             saliency = predict_frame(network, video.source, frame, frames=annotated[-1] + 1)
-            panels[name] = pictures.colour(metrics.resize_prediction(saliency, picture.shape[:2]))
+            panels[name] = colour(metrics.resize_prediction(saliency, picture.shape[:2]))
         drawn.append((f"{video.source.id}, frame {frame}", panels))
-    return pictures.sheet(drawn, path)
+    return sheet(drawn, path)
 
 
 def _scores(video: AnnotatedVideo, predictions: Predictions, seed: int) -> Iterator[Scores]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from tinyhd_pipe.stages.video import write_video
+from tinyhd_pipe.stages.video.writing import write_video
 from tinyhd_pipe.store.errors import DataError, SettingError
 
 Floats = NDArray[np.float64]

@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tinyhd_pipe.stages.dataset import Batch, ClipDataset, Sampling, TrainingVideo
-from tinyhd_pipe.stages.dhf1k import AnnotatedVideo
-from tinyhd_pipe.stages.fitting import EpochReport, Fitted, Recipe, fit
-from tinyhd_pipe.stages.losses import distillation_loss
-from tinyhd_pipe.stages.networks import Size, scaling_for
-from tinyhd_pipe.stages.tinyhd import TinyHD
-from tinyhd_pipe.stages.validation import leave_out, validation_scores
-from tinyhd_pipe.stages.video import VideoSource, digest
+from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo
+from tinyhd_pipe.stages.networks.network import Size, scaling_for
+from tinyhd_pipe.stages.networks.tinyhd import TinyHD
+from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo
+from tinyhd_pipe.stages.training.fitting import EpochReport, Fitted, Recipe, fit
+from tinyhd_pipe.stages.training.losses import distillation_loss
+from tinyhd_pipe.stages.training.validation import leave_out, validation_scores
+from tinyhd_pipe.stages.video.sources import VideoSource, digest
 from tinyhd_pipe.store.errors import DataError
 from tinyhd_pipe.store.manifest import VideoRow
 from tinyhd_pipe.store.reader import Store

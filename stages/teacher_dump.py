@@ -1,8 +1,8 @@
 """Run the teacher once for every frame of every video, and keep its maps.
 
-Work is done shard by shard (shard_work.py) in the order of a plan that depends on the videos alone: killed at any
+Work is done shard by shard (dump/shard_work.py) in the order of a plan that depends on the videos alone: killed at any
 instant, a rerun finds the finished shards, sweeps the open one and ends with the same bytes. Cost: the teacher's own,
-one window for each frame (teacher_maps.py), and that of encoding its maps.
+one window for each frame (dump/teacher_maps.py), and that of encoding its maps.
 """
 
 import time
@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tinyhd_pipe.stages.dump_identity import as_of_now, describe
-from tinyhd_pipe.stages.dump_plan import identify
-from tinyhd_pipe.stages.fidelity import Given
-from tinyhd_pipe.stages.networks import Network
-from tinyhd_pipe.stages.shard_work import make_shard
-from tinyhd_pipe.stages.video import VideoSource
+from tinyhd_pipe.stages.dump.fidelity import Given
+from tinyhd_pipe.stages.dump.identity import as_of_now, describe
+from tinyhd_pipe.stages.dump.plan import identify
+from tinyhd_pipe.stages.dump.shard_work import make_shard
+from tinyhd_pipe.stages.networks.network import Network
+from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import VideoError
 from tinyhd_pipe.store.lock import exclusive
 from tinyhd_pipe.store.plan import ShardTask, Source
@@ -25,7 +25,7 @@ from tinyhd_pipe.store.storage import open_storage
 from tinyhd_pipe.store.writer import create_or_open, read_description
 
 if TYPE_CHECKING:
-    from tinyhd_pipe.stages.dump_cluster import Cluster
+    from tinyhd_pipe.stages.dump.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def teacher_dump(
         plan = writer.plan(videos, shard_bytes=shard_bytes, retry_problems=retry_problems, prune=prune)
         counter = _Counter.of_plan(plan.todo, estimates, every, report)
         if cluster is not None:
-            from tinyhd_pipe.stages.dump_cluster import make_shards
+            from tinyhd_pipe.stages.dump.cluster import make_shards
 
             make_shards(cluster, writer, plan.todo, by_id, report=counter.stands_at)
         else:

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinyhd_pipe.stages.dataset import Batch, ClipDataset, Sampling, TrainingVideo
-from tinyhd_pipe.stages.dhf1k import AnnotatedVideo
-from tinyhd_pipe.stages.fitting import EpochReport, Fitted, Recipe, fit
-from tinyhd_pipe.stages.hd2s import HD2S
-from tinyhd_pipe.stages.losses import teacher_loss
-from tinyhd_pipe.stages.networks import Size, scaling_for
-from tinyhd_pipe.stages.validation import leave_out, validation_scores
-from tinyhd_pipe.stages.video import index_frames
-from tinyhd_pipe.stages.weights import read_weights, write_weights
+from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo
+from tinyhd_pipe.stages.networks.hd2s import HD2S
+from tinyhd_pipe.stages.networks.network import Size, scaling_for
+from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
+from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo
+from tinyhd_pipe.stages.training.fitting import EpochReport, Fitted, Recipe, fit
+from tinyhd_pipe.stages.training.losses import teacher_loss
+from tinyhd_pipe.stages.training.validation import leave_out, validation_scores
+from tinyhd_pipe.stages.video.index import index_frames
 
 
 def teacher_train(

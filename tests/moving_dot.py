@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinyhd_pipe.stages.dhf1k import AnnotatedVideo, find_annotated_videos
-from tinyhd_pipe.stages.video import VideoSource, digest
+from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo, find_annotated_videos
+from tinyhd_pipe.stages.video.sources import VideoSource, digest
 from tinyhd_pipe.store import Description, Level, Source, Store, create_or_open, open_store
 
 SIZE = (32, 64)

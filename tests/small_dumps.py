@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyhd_pipe.stages.tinyhd import TinyHD
-from tinyhd_pipe.stages.video import write_video
-from tinyhd_pipe.stages.weights import write_weights
+from tinyhd_pipe.stages.networks.tinyhd import TinyHD
+from tinyhd_pipe.stages.networks.weights import write_weights
+from tinyhd_pipe.stages.video.writing import write_video
 
 SIZE = (32, 32)
 LENGTHS = {f"{place}.mp4": 9 + place for place in range(6)}

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tinyhd_pipe.stages.video import FrameIndex, VideoSource, decode, index_frames
+from tinyhd_pipe.stages.video.decoding import decode
+from tinyhd_pipe.stages.video.index import FrameIndex, index_frames
+from tinyhd_pipe.stages.video.sources import VideoSource
 
 Picture = npt.NDArray[np.uint8]
 BITS = 10

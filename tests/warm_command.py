@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-IMPORTED = ("pipeline.app", "pipeline.params", "stages.dump_plan", "stages.store_check", "stages.teacher_dump")
+IMPORTED = ("pipeline.app", "pipeline.params", "stages.dump.plan", "stages.dump.store_check", "stages.teacher_dump")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 

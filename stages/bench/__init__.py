@@ -1,0 +1,1 @@
+"""What each benchmark measures: equal answers are asserted first, then times are compared."""

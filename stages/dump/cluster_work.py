@@ -1,0 +1,178 @@
+"""What a Dask worker does: one shard of a dump, with a teacher that it loads once and keeps.
+
+A task may run twice, or begin anew after a death (distributed #847, #8182): it claims its shard, looks whether that
+is sealed, and only then makes it. Windows run one thread each (overlap.py), so bytes do not depend on how many cores
+are a worker's share.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from distributed import Worker, get_worker
+
+from tinyhd_pipe.stages.dump.shard_work import make_shard
+from tinyhd_pipe.stages.networks.network import Network, Precision, Size, load_teacher
+from tinyhd_pipe.stages.video.sources import VideoSource
+from tinyhd_pipe.store.errors import ClusterError, StoreError
+from tinyhd_pipe.store.plan import ShardTask
+from tinyhd_pipe.store.writer import StoreWriter, read_description
+
+SECONDS_BETWEEN_REPORTS = 0.5
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class TeacherFile:
+    """Everything that a worker must know to load the client's teacher; arguments as in `load_teacher`."""
+
+    kind: str
+    weights: str
+    """Path of the file, the same on every worker."""
+    size: Size
+    precision: Precision
+    """As the client decided: never `auto`, which two machines may answer differently."""
+    batch: int
+    device: str = "cpu"
+    d1_outputs: int | None = None
+    fusion_order: tuple[str, ...] | None = None
+
+    @staticmethod
+    def of(
+        teacher: Network,
+        weights: str | Path,
+        *,
+        d1_outputs: int | None = None,
+        fusion_order: tuple[str, ...] | None = None,
+    ) -> "TeacherFile":
+        """The file that this network was loaded from, with what was decided since."""
+        return TeacherFile(
+            kind=teacher.kind,
+            weights=str(Path(weights).absolute()),
+            size=teacher.scaling.size,
+            precision=teacher.precision,
+            batch=teacher.batch,
+            device=str(teacher.device),
+            d1_outputs=d1_outputs,
+            fusion_order=fusion_order,
+        )
+
+    def load(self) -> Network:
+        """Raises WeightsError where the file is not what it should be."""
+        return load_teacher(
+            self.kind,
+            weights=self.weights,
+            size=self.size,
+            precision=self.precision,
+            batch=self.batch,
+            device=self.device,
+            d1_outputs=self.d1_outputs,
+            fusion_order=self.fusion_order,
+        )
+
+
+@dataclass(frozen=True)
+class Order:
+    """What all tasks of one dump have in common."""
+
+    writer: StoreWriter
+    teacher: TeacherFile
+    threads: int | None
+    """Windows that a worker runs side by side, its share of the cores; None: as many as its own torch would use."""
+    topic: str
+    """Where progress is told."""
+    spread: bool
+    """Worker i takes CUDA device i modulo their number; otherwise the device is the one that each worker sees."""
+
+
+def make_shard_once(order: Order, task: ShardTask, sources: Mapping[str, VideoSource]) -> tuple[int, int]:
+    """Make one shard unless it is there; returns how many maps of each level its new videos have, and its bytes.
+
+    Raises ClusterError where this worker sees other files than the client, WeightsError and StoreError as they come.
+    """
+    worker = get_worker()
+    if order.threads is not None:
+        torch.set_num_threads(order.threads)
+    _refuse_other_files(order, sources, worker)
+    with order.writer.claim(task):
+        if not order.writer.is_sealed(task):
+            _make(order, task, sources, worker)
+    return order.writer.made(task)
+
+
+def _make(order: Order, task: ShardTask, sources: Mapping[str, VideoSource], worker: Worker) -> None:
+    teacher = _teacher(order, worker)
+    try:
+        make_shard(order.writer, task, sources, teacher, made=_Reporter(order, task, worker).made)
+    except (StoreError, OSError):
+        if not order.writer.is_sealed(task):  # else another worker was faster, where there are no claims
+            raise
+
+
+def _refuse_other_files(order: Order, sources: Mapping[str, VideoSource], worker: Worker) -> None:
+    """A worker without our disk would list every video as missing, and write a store of its own."""
+    where = f"worker at {worker.address}"
+    for source in sources.values():
+        if not source.path.exists():
+            raise ClusterError(f"{source.path}: not seen by the {where}: give all workers the same files")
+    there = read_description(order.writer.url)
+    if there is None:
+        raise ClusterError(f"{order.writer.url}: no store seen by the {where}: use a shared disk or an object store")
+    there.refuse_other(order.writer.description, order.writer.url)
+
+
+def _teacher(order: Order, worker: Worker) -> Network:
+    """This process's teacher, which must be the one that the store describes."""
+    device = device_of(order.teacher.device, worker.name, torch.cuda.device_count()) if order.spread else None
+    with _loading:
+        teacher = _loaded(replace(order.teacher, device=device or order.teacher.device))
+    order.writer.description.refuse_other(replace(order.writer.description, teacher=teacher.identity), order.writer.url)
+    return teacher
+
+
+@lru_cache(maxsize=1)
+def _loaded(file: TeacherFile) -> Network:
+    return file.load()
+
+
+def device_of(device: str, worker: object, count: int) -> str:
+    """The device of a worker of ours: they share out all CUDA devices, unless the user named one of them.
+
+    cuda, worker 5, 4 devices   ->  cuda:1
+    cuda:2, cpu                 ->  as they are
+    """
+    return f"cuda:{int(str(worker)) % count}" if device == "cuda" and count else device
+
+
+@dataclass
+class _Reporter:
+    """Tells the client now and then what this attempt has made, and stops an attempt that nobody waits for."""
+
+    order: Order
+    task: ShardTask
+    worker: Worker
+    attempt: str = field(default_factory=lambda: uuid.uuid4().hex)
+    frames: int = 0
+    videos: int = 0
+    written: int = 0
+    told: float = 0.0
+
+    def made(self, frames: int, videos: int, written: int) -> None:
+        self.frames += frames
+        self.videos += videos
+        self.written += written
+        now = time.monotonic()
+        if now - self.told < SECONDS_BETWEEN_REPORTS:
+            return
+        self.told = now
+        state = self.worker.state.tasks.get(self.worker.get_current_task())
+        if state is None or state.state == "cancelled":
+            raise ClusterError(f"shard {self.task.number}: stopped, its dump was")
+        self.worker.log_event(
+            self.order.topic, [self.task.number, self.attempt, self.frames, self.videos, self.written]
+        )

@@ -1,0 +1,157 @@
+"""The work of one shard: the maps of its videos, made and written. Plan, retry, repair and cluster all come down to it.
+
+Three things go on at once: a thread decodes, scales and cuts windows, threads run the teacher, and the caller's thread
+encodes and writes, so that whatever fails in writing fails where the shard is held open. Videos follow one another
+without a gap: the next one is decoded while the last windows of this one are answered.
+
+What is left after a kill depends on nothing but the task: the same task gives the same bytes, wherever and however
+often it runs.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+from tinyhd_pipe.stages.dump.fidelity import to_grid
+from tinyhd_pipe.stages.dump.teacher_maps import BATCHES_AHEAD, WindowBatch, batch_logits, threads_for, window_batches
+from tinyhd_pipe.stages.networks.network import Network, Size
+from tinyhd_pipe.stages.networks.overlap import ahead, in_parallel
+from tinyhd_pipe.stages.video.decoding import VideoFacts, decode, probe
+from tinyhd_pipe.stages.video.sources import VideoSource
+from tinyhd_pipe.store.encoding import Floats
+from tinyhd_pipe.store.errors import VideoError
+from tinyhd_pipe.store.plan import ShardTask
+from tinyhd_pipe.store.shard import ShardWriter
+from tinyhd_pipe.store.writer import StoreWriter
+
+Made = Callable[[int, int, int], None]
+"""Told (maps made, videos finished, bytes written) since it was told last."""
+
+
+@dataclass(frozen=True)
+class _Begin:
+    source: VideoSource
+    facts: VideoFacts
+
+
+@dataclass(frozen=True)
+class _End:
+    """The video that began last has ended."""
+
+    frames: int
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """A video that gives no frame."""
+
+    source: VideoSource
+    problem: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Maps:
+    frames: int
+    failed: list[int]
+    """Numbers of those frames that did not decode."""
+    logits: Mapping[str, Floats]
+    """Level -> (frame, y, x) on the grid on which it is stored."""
+
+
+def make_shard(
+    writer: StoreWriter,
+    task: ShardTask,
+    sources: Mapping[str, VideoSource],
+    teacher: Network,
+    *,
+    made: Made = lambda frames, videos, written: None,
+) -> None:
+    """Write one shard: videos that are unchanged are copied, all others are made by the teacher.
+
+    Arguments:
+        sources: id -> video, for every member that has to be made.
+
+    A video that gives no frame is stored with its reason. Raises StoreError where the shard cannot be written.
+    """
+    grids = {level.name: level.grid for level in writer.description.levels}
+    with writer.shard(task) as shard:
+        report = _Report(shard, made)
+        videos = [sources[member.id] for member in shard.to_make]
+        windows = ahead(_windows(teacher, videos, writer.description.every), BATCHES_AHEAD)
+        with closing(in_parallel(partial(_answered, teacher, grids), windows, threads_for(teacher))) as steps:
+            _write(shard, steps, report)
+    report(0, 0)  # the indexes
+
+
+def _windows(
+    teacher: Network, sources: Iterable[VideoSource], every: int
+) -> Iterator[_Begin | WindowBatch | _End | _Nothing]:
+    """What there is to do for each video in turn."""
+    for source in sources:
+        try:
+            facts = probe(source)
+        except VideoError as error:
+            yield _Nothing(source, str(error).removeprefix(f"{source.path}: "))
+            continue
+        yield _Begin(source, facts)
+        decoding = decode(source)
+        yield from window_batches(teacher, decoding, every=every)
+        yield _End(decoding.frames, decoding.problem)
+
+
+def _answered(
+    teacher: Network, grids: Mapping[str, Size], step: _Begin | WindowBatch | _End | _Nothing
+) -> _Begin | _Maps | _End | _Nothing:
+    """The maps of a batch, on the grids on which they are stored; any other step as it is."""
+    if not isinstance(step, WindowBatch):
+        return step
+    return _Maps(
+        frames=len(step.frames),
+        failed=[frame.number for frame in step.frames if not frame.decoded],
+        logits={
+            level: to_grid(logits, grids[level]).cpu().numpy() for level, logits in batch_logits(teacher, step).items()
+        },
+    )
+
+
+def _write(shard: ShardWriter, steps: Iterator[_Begin | _Maps | _End | _Nothing], report: "_Report") -> None:
+    """Write videos as their steps come."""
+    for step in steps:
+        if isinstance(step, _Nothing):
+            shard.failed_video(step.source.id, step.problem)
+        elif isinstance(step, _Begin):
+            _write_video(shard, step, steps, report)
+        report(0, 1)
+
+
+def _write_video(
+    shard: ShardWriter, begin: _Begin, steps: Iterator[_Begin | _Maps | _End | _Nothing], report: "_Report"
+) -> None:
+    """Write the maps of one video, up to its end."""
+    facts = begin.facts
+    rate = str(facts.fps) if facts.fps else ""
+    with shard.video(begin.source.id, height=facts.height, width=facts.width, rate=rate) as video:
+        for step in steps:
+            if isinstance(step, _End):
+                video.finish(step.frames, step.problem)
+                return
+            assert isinstance(step, _Maps)
+            video.append(step.logits)
+            for frame in step.failed:
+                video.mark_failed(frame)
+            report(step.frames, 0)
+
+
+@dataclass
+class _Report:
+    """Tells what was done since it was told last, the bytes that the shard has grown by with it."""
+
+    shard: ShardWriter
+    made: Made
+    told: int = 0
+
+    def __call__(self, frames: int, videos: int) -> None:
+        written, self.told = self.shard.bytes_written - self.told, self.shard.bytes_written
+        self.made(frames, videos, written)

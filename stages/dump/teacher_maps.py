@@ -1,0 +1,110 @@
+"""The teacher over one video: logits of every wanted frame, each frame decoded once and scaled once.
+
+Windows are cut from the scaled frames in one thread and answered side by side in others (overlap.py), so a map has the
+same bits on any number of cores. On a CPU, HD2S sees its windows in runs of neighbours, which share a part of their
+work (window_runs.py). Cost: one window for each frame of a one-output teacher, one for 16 frames of a 16-output one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from tinyhd_pipe.stages.networks.inference import ScaledFrame, clip_of, scaled_frames, windows
+from tinyhd_pipe.stages.networks.levels import LEVELS
+from tinyhd_pipe.stages.networks.network import Network
+from tinyhd_pipe.stages.networks.overlap import ahead, cores, in_parallel
+from tinyhd_pipe.stages.video.decoding import Picture
+
+BATCHES_AHEAD = 4
+"""Batches of windows that are decoded, scaled and cut before the teacher asks for them."""
+
+
+Window = tuple[list[ScaledFrame], list[ScaledFrame]]
+"""What the teacher sees, and those frames of it that it answers for (inference.windows)."""
+
+
+@dataclass(frozen=True, eq=False)
+class WindowBatch:
+    """What the teacher sees in one forward pass, and which of its answers are wanted."""
+
+    clip: Tensor
+    """float32 (batch, 3, 16, y, x), or (1, 3, 15 + batch, y, x) for a run of windows one frame apart."""
+    answered: Sequence[int]
+    """How many of its last frames each window answers for."""
+    wanted: Sequence[int]
+    """Places among all answered frames, by rising frame."""
+    frames: Sequence[ScaledFrame]
+    """The wanted ones."""
+
+
+def teacher_maps(
+    teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1
+) -> Iterator[tuple[Sequence[ScaledFrame], dict[str, Tensor]]]:
+    """The teacher's logits of frames 0, every, 2 * every, ... of one video.
+
+    Yields (frames, level -> float32 (frame, y, x) on the level's native grid), of `teacher.batch` windows at a time.
+    Batches never span videos, so a video's maps depend on that video alone.
+    """
+    batches = ahead(window_batches(teacher, pictures, every=every), BATCHES_AHEAD)
+    yield from in_parallel(partial(_with_frames, teacher), batches, threads_for(teacher))
+
+
+def window_batches(teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1) -> Iterator[WindowBatch]:
+    """The batches of windows that `teacher_maps` answers, by rising frame."""
+    frames = scaled_frames(teacher.scaling, pictures)
+    coming = windows(teacher, frames, every=every, reverse_head=True)
+    for several, is_run in _batches(coming, teacher.batch, in_runs=teacher.takes_runs):
+        clip = clip_of(_frames_of_run(several))[None] if is_run else torch.stack([clip_of(seen) for seen, _ in several])
+        answered = [frame for _, frames in several for frame in frames]
+        wanted = [place for place, frame in enumerate(answered) if frame.number % every == 0]
+        wanted.sort(key=lambda place: answered[place].number)
+        counts = [len(frames) for _, frames in several]
+        yield WindowBatch(clip, counts, wanted, [answered[place] for place in wanted])
+
+
+def _batches(coming: Iterator[Window], batch: int, *, in_runs: bool) -> Iterator[tuple[list[Window], bool]]:
+    """Up to `batch` windows at a time, and whether they are a run, in which each begins one frame after the one before.
+
+    At the head of a video windows are reversed in time, so there a run has them last first.
+    """
+    several: list[Window] = []
+    step = 0  # frames from each window to the next: 1, -1 at the head, 0 where they are no run
+    for window in coming:
+        next_step = _step(several[-1], window) if in_runs and several else 0
+        if len(several) == batch or (len(several) > 1 and next_step != step):
+            yield several[:: step or 1], step != 0
+            several, step = [], 0
+        elif several:
+            step = next_step
+        several.append(window)
+    if several:
+        yield several[:: step or 1], step != 0
+
+
+def _step(one: Window, other: Window) -> int:
+    seen, then = ([frame.number for frame in window] for window, _ in (one, other))
+    return 1 if seen[1:] == then[:-1] else -1 if seen[:-1] == then[1:] else 0
+
+
+def _frames_of_run(windows: Sequence[Window]) -> list[ScaledFrame]:
+    """The frames of a run, each once, in the order in which its windows see them."""
+    (first, _), *others = windows
+    return [*first, *(seen[-1] for seen, _ in others)]
+
+
+def batch_logits(teacher: Network, batch: WindowBatch) -> dict[str, Tensor]:
+    """Level -> float32 (frame, y, x), the logits of the batch's wanted frames on the level's native grid."""
+    logits = teacher.frame_logits(batch.clip, batch.answered, LEVELS)
+    return {level: maps[list(batch.wanted)] for level, maps in logits.items()}
+
+
+def threads_for(teacher: Network) -> int:
+    """Windows to run side by side: one for each thread that torch may use, but one on a GPU, which is filled by one."""
+    return cores() if teacher.device.type == "cpu" else 1
+
+
+def _with_frames(teacher: Network, batch: WindowBatch) -> tuple[Sequence[ScaledFrame], dict[str, Tensor]]:
+    return batch.frames, batch_logits(teacher, batch)

@@ -1,0 +1,125 @@
+"""A network over a whole video: one final map for every frame that is asked for, in order.
+
+Each frame is decoded once and scaled once. A teacher or a single-output student sees one window for each map, a
+16-output student one window for 16 maps (the published strides). Windows reach back from their last frame; the head
+of a video is padded as the network was taught: HD2S sees it reversed in time, TinyHD sees frame 0 repeated.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tinyhd_pipe.stages.networks.network import Network, Scaling
+from tinyhd_pipe.stages.video.clips import WINDOW, sliding_windows, student_window, teacher_window
+from tinyhd_pipe.stages.video.decoding import decode
+from tinyhd_pipe.stages.video.index import read_frames
+from tinyhd_pipe.stages.video.sources import VideoSource
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The map of one frame."""
+
+    frame: int
+    """Absolute frame number, counted from 0."""
+    map: NDArray[np.float32]
+    """(y, x) in [0, 1], at the network's size."""
+    picture: NDArray[np.uint8]
+    """(y, x, 3), the frame as decoded."""
+
+
+@dataclass(frozen=True)
+class ScaledFrame:
+    """A frame as decoded, and as a network wants it."""
+
+    number: int
+    picture: NDArray[np.uint8]
+    """(y, x, 3)."""
+    pixels: Tensor
+    """float32 (3, y, x) at the network's size."""
+    decoded: bool
+    """False for a frame that is there and did not decode: it shows the nearest one before it (or after it)."""
+
+
+def scaled_frames(scaling: Scaling, pictures: Iterable[NDArray[np.uint8] | None]) -> Iterator[ScaledFrame]:
+    """Scale every frame once. A gap is filled with its neighbour, so that the windows around it keep their length."""
+    shown: ScaledFrame | None = None
+    gaps = 0
+    for number, picture in enumerate(pictures):
+        if picture is not None:
+            shown = ScaledFrame(number, picture, scaling.prepare(picture[None])[:, 0], decoded=True)
+            yield from (replace(shown, number=gap, decoded=False) for gap in range(number - gaps, number))
+            gaps = 0
+            yield shown
+        elif shown is not None:
+            yield replace(shown, number=number, decoded=False)
+        else:
+            gaps += 1
+
+
+def predict(network: Network, source: VideoSource, *, every: int = 1) -> Iterator[Prediction]:
+    """Final maps of a video's frames 0, every, 2 * every, ..., by rising frame.
+
+    Raises VideoError when nothing of the video decodes.
+    """
+    frames = scaled_frames(network.scaling, decode(source))
+    for window, answered in windows(network, frames, every=every):
+        maps = network(clip_of(window)[None])["final"][0].cpu().numpy()
+        maps = maps[None] if maps.ndim == 2 else maps[-len(answered) :]
+        for frame, saliency in zip(answered, maps, strict=True):
+            if frame.number % every == 0:
+                yield Prediction(frame.number, saliency, frame.picture)
+
+
+def clip_of(window: Sequence[ScaledFrame]) -> Tensor:
+    """The frames of one window as a network's input, float32 (3, frame, y, x), channels last in memory."""
+    return torch.stack([frame.pixels.permute(1, 2, 0) for frame in window]).permute(3, 0, 1, 2)
+
+
+def predict_frame(network: Network, source: VideoSource, frame: int, *, frames: int) -> NDArray[np.float32]:
+    """The final map of one frame of a video of `frames` frames, float32 (y, x) in [0, 1], from one window."""
+    window = teacher_window(frame, frames) if network.kind == "hd2s" else student_window(frame)
+    wanted, where = np.unique(window, return_inverse=True)
+    maps = network(network.preprocess(read_frames(source, wanted)[where]))["final"][0]
+    return (maps if maps.ndim == 2 else maps[-1]).cpu().numpy()
+
+
+def windows(
+    network: Network, frames: Iterator[ScaledFrame], *, every: int, reverse_head: bool | None = None
+) -> Iterator[tuple[list[ScaledFrame], list[ScaledFrame]]]:
+    """The windows that a network sees of a video, and the frames that each of them answers for.
+
+        one output, HD2S:    15 ... 1 0  | 16 ... 2 1   | ... | 0 1 ... 15 | 1 2 ... 16    the last frame of each
+        one output, TinyHD:  0 0 ... 0 0 | 0 0 ... 0 1  | ... | 0 1 ... 15 | 1 2 ... 16    the last frame of each
+        16 outputs:          0 1 ... 15  | 16 ... 31    | ... | n-16 ... n-1               all, each frame once
+
+    `reverse_head` shows a one-output TinyHD the head as HD2S sees it, reversed in time.
+    """
+    if reverse_head is None:
+        reverse_head = network.kind == "hd2s"
+    if network.outputs == 1 and reverse_head:
+        yield from ((window, window[-1:]) for _, window in sliding_windows(frames, every=every))
+    else:
+        yield from _windows_behind(frames, every=every, outputs=network.outputs)
+
+
+def _windows_behind(
+    frames: Iterator[ScaledFrame], *, every: int, outputs: int
+) -> Iterator[tuple[list[ScaledFrame], list[ScaledFrame]]]:
+    """Windows that only look back; frame 0 repeats before the start."""
+    held: deque[ScaledFrame] = deque(maxlen=WINDOW)
+    waiting: list[ScaledFrame] = []
+    for frame in frames:
+        held.extend([frame] * (1 if held else WINDOW))
+        waiting.append(frame)
+        if len(waiting) == outputs:
+            if outputs > 1 or frame.number % every == 0:
+                yield list(held), waiting
+            waiting = []
+    if waiting:
+        yield list(held), waiting

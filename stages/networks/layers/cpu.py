@@ -1,0 +1,104 @@
+"""torch's convolutions and pooling in the ways that are fast for channels-last inputs on a CPU: same keys and values.
+
+Convolution: for a single float32 clip torch does not always ask oneDNN. In one thread, kernels of one pixel (temporal
+ones count as such), and small inputs in any number of threads, go down an older path that is several times slower and
+gives a contiguous result, after which every further layer is slow, too: a float32 window of HD2S at 192x256 in one
+thread took 2.4 times as long. Here oneDNN is asked whenever the input lies channels-last, in training, too. In bfloat16
+torch asks it anyway.
+
+Pooling: the maximum over a box is that of the maxima along its axes, and each of those is a few passes over whole
+vectors of channels, where torch's kernel walks the box for every value and, under autocast, in float32. Where there is
+a gradient, torch's kernel is used.
+
+Contiguous inputs and other devices go torch's way; the published networks run like that.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinyhd_pipe.stages.networks.layers.layout import is_channels_last
+
+Steps = tuple[int, int, int]
+
+
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d` with zero padding given in numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', H / stride, W / stride)."""
+        return _in_onednn(self, x, self.weight, self.padding) if _wants_onednn(x) else super().forward(x)
+
+
+class Conv3d(nn.Conv3d):
+    """`nn.Conv3d` with zero padding given in numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) to (B, C', T / stride, H / stride, W / stride)."""
+        return _in_onednn(self, x, self.weight, self.padding) if _wants_onednn(x) else super().forward(x)
+
+    def inside(self, x: Tensor, taps: slice) -> Tensor:
+        """The same without padding in time, and with some time steps of the kernel only."""
+        weight, padding = self.weight[:, :, taps], (0, *self.padding[1:])
+        if _wants_onednn(x):
+            return _in_onednn(self, x, weight, padding)
+        return F.conv3d(x, weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+class MaxPool3d(nn.Module):
+    """`nn.MaxPool3d`; no window lies wholly in the padding."""
+
+    def __init__(self, kernel: Steps, stride: Steps, padding: Steps) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) to (B, C, T / stride, H / stride, W / stride)."""
+        if x.device.type != "cpu" or not is_channels_last(x) or (x.requires_grad and torch.is_grad_enabled()):
+            return F.max_pool3d(x, self.kernel, self.stride, self.padding)
+        for axis, steps in enumerate(zip(self.kernel, self.stride, self.padding, strict=True), start=2):
+            x = _largest_along(x, axis, *steps)
+        return x
+
+
+def _wants_onednn(x: Tensor) -> bool:
+    onednn: Any = torch.backends.mkldnn
+    plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return plain and onednn.is_available() and onednn.enabled and is_channels_last(x)
+
+
+def _in_onednn(conv: nn.Conv2d | nn.Conv3d, x: Tensor, weight: Tensor, padding: Any) -> Tensor:
+    return torch.mkldnn_convolution(x, weight, conv.bias, padding, conv.stride, conv.dilation, conv.groups)
+
+
+def _largest_along(x: Tensor, axis: int, kernel: int, stride: int, padding: int) -> Tensor:
+    """Maximum over `kernel` places along one axis.
+
+    output i reads  stride i - padding, ..., stride i - padding + kernel - 1,  those of them that exist
+    """
+    if kernel == 1:
+        return x
+    places = x.shape[axis]
+    outputs = (places + 2 * padding - kernel) // stride + 1
+    whole, partial = [], []
+    for shift in range(-padding, kernel - padding):
+        first = max(0, -(shift // stride))
+        last = min(outputs - 1, (places - 1 - shift) // stride)
+        if last < first:
+            continue
+        read = _strided(x, axis, first * stride + shift, last * stride + shift, stride)
+        if last - first + 1 == outputs:
+            whole.append(read)
+        else:
+            partial.append((first, last, read))
+    result = torch.maximum(*whole[:2]) if len(whole) > 1 else whole[0].clone()
+    for first, last, read in [(0, outputs - 1, read) for read in whole[2:]] + partial:
+        part = _strided(result, axis, first, last, 1)
+        torch.maximum(part, read, out=part)
+    return result
+
+
+def _strided(x: Tensor, axis: int, first: int, last: int, step: int) -> Tensor:
+    return x[(slice(None),) * axis + (slice(first, last + 1, step),)]

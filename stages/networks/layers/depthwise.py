@@ -1,0 +1,96 @@
+"""Depthwise 3D convolution whose backward pass is fast on a CPU.
+
+Forward, torch's own channels-last kernel is fast. Backward it is not: most of a TinyHD training step on a CPU went
+into it. Seen frame by frame, though, a 3D kernel is one 2D kernel for each of its time steps, and the 2D gradients
+are vectorised; where the stride is 1, the gradient of the input is itself a forward convolution with the kernel
+turned round. On a GPU torch's own gradient is used.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinyhd_pipe.stages.networks.layers.cpu import Conv3d, Steps
+
+
+class DepthwiseConv3d(Conv3d):
+    """`nn.Conv3d` with groups = channels and no bias: the same keys, the same values, a faster gradient on a CPU."""
+
+    def __init__(
+        self,
+        channels: int,
+        kernel: tuple[int, int, int],
+        stride: tuple[int, int, int],
+        padding: tuple[int, int, int],
+    ) -> None:
+        super().__init__(channels, channels, kernel, stride, padding, groups=channels, bias=False)
+        self.steps = (stride, padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) to (B, C, T / stride, H / stride, W / stride)."""
+        if x.device.type == "cpu" and torch.is_grad_enabled() and self.weight.requires_grad:
+            answer: Tensor = _FramewiseGradient.apply(x, self.weight, *self.steps)  # type: ignore[no-untyped-call]
+            return answer
+        return super().forward(x)
+
+
+class _FramewiseGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Steps, padding: Steps) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.steps = stride, padding
+        return F.conv3d(x, weight, None, stride, padding, 1, len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        x, weight = ctx.saved_tensors
+        stride, padding = ctx.steps
+        gradient = gradient.contiguous(memory_format=torch.channels_last_3d)
+        wanted = ctx.needs_input_grad[0]
+        keeps_size = stride == (1, 1, 1) and weight.shape[2:] == tuple(2 * width + 1 for width in padding)
+        of_input, of_weight = _framewise(x, weight, gradient, stride, padding, wants_input=wanted and not keeps_size)
+        if wanted and keeps_size:
+            of_input = F.conv3d(gradient, weight.flip(2, 3, 4), None, 1, padding, 1, len(weight))
+        return of_input, of_weight, None, None
+
+
+def _framewise(
+    x: Tensor, weight: Tensor, gradient: Tensor, stride: Steps, padding: Steps, *, wants_input: bool
+) -> tuple[Tensor | None, Tensor]:
+    """Gradients of input (where wanted) and weight, one 2D convolution for each time step of the kernel.
+
+    output frame t of a kernel with 3 time steps reads the input frames  stride t - 1, stride t, stride t + 1
+    """
+    of_input = torch.zeros_like(x) if wants_input else None
+    of_weight = torch.zeros_like(weight)
+    for step in range(weight.shape[2]):
+        shift = step - padding[0]
+        first = -(shift // stride[0]) if shift < 0 else 0  # the first output frame that reads a frame here
+        last = min(gradient.shape[2] - 1, (x.shape[2] - 1 - shift) // stride[0])
+        if last < first:
+            continue
+        read = slice(first * stride[0] + shift, last * stride[0] + shift + 1, stride[0])
+        input_2d, weight_2d, _ = torch.ops.aten.convolution_backward(
+            _as_pictures(gradient[:, :, first : last + 1]),
+            _as_pictures(x[:, :, read]),
+            weight[:, :, step],
+            None,
+            stride[1:],
+            padding[1:],
+            [1, 1],
+            False,
+            [0, 0],
+            len(weight),
+            [wants_input, True, False],
+        )
+        of_weight[:, :, step] = weight_2d
+        if of_input is not None:
+            of_input[:, :, read] += input_2d.unflatten(0, (len(x), -1)).transpose(1, 2)
+    return of_input, of_weight
+
+
+def _as_pictures(x: Tensor) -> Tensor:
+    """(B, C, T, H, W) to (B T, C, H, W), channels last."""
+    return x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,307 @@
+"""The one face of both networks: uint8 frames in, a dict of named maps out.
+
+Teacher and student differ in their layers, in how pixels are scaled and in how many maps they give; here they answer
+alike, so every verb works with either. The decision that is not obvious: a network answers in *logits* on the
+smallest grid on which it makes them (`frame_logits`), because that is what the store keeps; maps in [0, 1] at the
+network's size (`__call__`) are for people.
+"""
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tinyhd_pipe.stages.networks.hd2s import HD2S, round_weights
+from tinyhd_pipe.stages.networks.layers.layout import channels_last
+from tinyhd_pipe.stages.networks.overlap import one_thread
+from tinyhd_pipe.stages.networks.tinyhd import TinyHD
+from tinyhd_pipe.stages.networks.weights import Weights, read_weights
+from tinyhd_pipe.stages.video.clips import WINDOW
+from tinyhd_pipe.store.errors import SettingError, WeightsError
+
+Kind = Literal["hd2s", "tinyhd"]
+Precision = Literal["float32", "bfloat16", "auto"]
+Size = tuple[int, int]
+SMALL = (64, 64)
+"""(y, x) of a window that tells at once whether a processor can do bfloat16."""
+
+PROVENANCE = ("batch", "torch", "licence")
+"""Facts that are worth keeping, and that two dumps into one store may differ in."""
+
+LICENCES: Mapping[Kind, str] = {
+    "hd2s": "CC BY-NC 4.0 (published HD2S code and weights)",
+    "tinyhd": "none stated (published TinyHD code and weights)",
+}
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How pixels become a network's input: bilinear resize, and (x - mean) / std for each channel of x in 0..255.
+
+    Published code scales first. Both steps are linear, so the order shows in the last bit only (5e-7), and on large
+    frames resizing first is four times as fast.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    size: Size
+    """(y, x) of the network's input and of its maps."""
+
+    def prepare(self, frames: NDArray[np.uint8]) -> Tensor:
+        """RGB frames, uint8 (frame, y, x, 3) of any size, to the network's input, float32 (3, frame, y, x)."""
+        pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()  # (T, 3, H, W)
+        if pixels.shape[-2:] != self.size:
+            pixels = F.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return ((pixels - mean) / std).transpose(0, 1)
+
+    def facts(self) -> dict[str, Any]:
+        return {"mean": list(self.mean), "std": list(self.std), "size": list(self.size), "resize": "bilinear"}
+
+
+def scaling_for(kind: Kind, size: Size) -> Scaling:
+    """The published input of each network: HD2S (2x - 255) / 255, TinyHD ImageNet's mean and deviation."""
+    if kind == "hd2s":
+        return Scaling(mean=(127.5,) * 3, std=(127.5,) * 3, size=size)
+    return Scaling(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), size=size)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A saliency network that is ready to answer.
+
+    Calls take a clip, float32 (batch, 3, 16, y, x) as `preprocess` gives it, and need no gradient.
+    """
+
+    kind: Kind
+    module: HD2S | TinyHD
+    scaling: Scaling
+    precision: Precision
+    device: torch.device
+    batch: int = 1
+    """Windows in one forward pass of a dump. Maps of another batch may differ in their last bits."""
+    fast_layout: bool = True
+    """Channels last in memory: several times faster for depthwise layers."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Identity: kind, weights digest, preprocessing, precision, library versions, licence."""
+
+    @property
+    def outputs(self) -> int:
+        """Frames of a clip that get a final map: 1 (the last one) or 16."""
+        return self.module.outputs if isinstance(self.module, TinyHD) else 1
+
+    @property
+    def takes_runs(self) -> bool:
+        """Whether windows are answered in runs that share work; on a GPU many small steps would cost more than that."""
+        return self.kind == "hd2s" and self.device.type == "cpu"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The facts that must be equal for two maps to be of one teacher."""
+        return {name: fact for name, fact in self.facts.items() if name not in PROVENANCE}
+
+    def preprocess(self, frames: NDArray[np.uint8]) -> Tensor:
+        """RGB frames, uint8 (frame, y, x, 3) of any size, to a clip, float32 (1, 3, frame, y, x)."""
+        return self.scaling.prepare(frames)[None]
+
+    def __call__(self, clip: Tensor) -> dict[str, Tensor]:
+        """Maps in [0, 1] at the network's size.
+
+        Returns level -> float32 (batch, y, x), or (batch, frame, y, x) where the network has many outputs.
+
+        Raises SettingError for a clip that is not (batch, 3, 16, y, x).
+        """
+        return {level: logits.sigmoid() for level, logits in self._run(clip, self.module.__call__).items()}
+
+    def frame_logits(
+        self, clip: Tensor, answered: Sequence[int], levels: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Logits of the last frames of each window, each level on the smallest grid that holds it.
+
+        Arguments:
+            clip: (batch, 3, 16, y, x); for HD2S also (1, 3, 15 + batch, y, x), a run of windows one frame apart.
+            answered: for each window of the batch, how many of its last frames are wanted (1 for one output).
+            levels: those that are wanted; all by default.
+
+        Returns level -> float32 (frame, y, x), windows one after another. Where a network gives one map for a whole
+        window of many frames (M with single D1), every frame of the window gets it.
+        """
+        logits = self._run(clip, self.module.native_logits)
+        return {
+            level: torch.cat(
+                [
+                    one.expand(count, -1, -1) if one.ndim == 2 else one[-count:]
+                    for one, count in zip(maps, answered, strict=True)
+                ]
+            )
+            for level, maps in logits.items()
+            if levels is None or level in levels
+        }
+
+    def _run(self, clip: Tensor, answer: Any) -> dict[str, Tensor]:
+        if clip.ndim != 5:
+            raise SettingError(f"a clip of shape {tuple(clip.shape)}: expected (batch, 3, {WINDOW}, y, x)")
+        layout = torch.channels_last_3d if self.fast_layout else torch.contiguous_format
+        clip = clip.to(self.device, memory_format=layout)
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
+        ):
+            return {level: logits.float() for level, logits in answer(clip).items()}
+
+
+def load_teacher(
+    kind: str,
+    *,
+    weights: str | Path,
+    size: Size | None = None,
+    precision: Precision = "float32",
+    device: str | torch.device = "cpu",
+    batch: int | None = None,
+    d1_outputs: int | None = None,
+    fusion_order: Sequence[str] | None = None,
+    fast_layout: bool = True,
+) -> Network:
+    """Load a network whose maps are to be learned from: kind `hd2s` or `tinyhd`, published checkpoints and our own.
+
+    Arguments:
+        weights: `.pth` (read without running code) or `.safetensors`.
+        size: (y, x) of the input; by default what the file says, else 192x256, at which HD2S teaches TinyHD.
+        precision: `bfloat16` keeps trained networks (KL about 1e-4) and is several times faster on processors with
+            matrix units for it; `auto` measures both and takes it where it is clearly faster.
+        batch: windows in one forward pass of a dump; by default 8 where they share work (HD2S) or fill a GPU, else 1,
+            which is fastest on a CPU.
+        d1_outputs, fusion_order: the two facts that a published TinyHD file does not show (our files carry them).
+        fast_layout: channels-last; without it everything is contiguous, as in the published code.
+
+    Raises WeightsError for a file that is missing, unsafe or of another network.
+    """
+    if kind not in LICENCES:
+        raise SettingError(f"teacher {kind!r} is not known: use hd2s or tinyhd")
+    kind = cast(Kind, kind)
+    read = read_weights(weights)
+    stored_kind = read.facts.get("kind", kind)
+    if stored_kind != kind:
+        raise WeightsError(f"{weights}: holds a {stored_kind} network, not {kind}: use --teacher {stored_kind}")
+    module: HD2S | TinyHD
+    if kind == "hd2s":
+        module = HD2S.from_state_dict(read.state)
+    else:
+        module = TinyHD.from_state_dict(
+            read.state,
+            d1_outputs=d1_outputs or read.facts.get("d1_outputs", 1),
+            fusion_order=fusion_order or read.facts.get("fusion_order"),
+        )
+    stored_size = read.facts.get("size")
+    size = size or (tuple(stored_size) if stored_size else (192, 256))
+    return ready(
+        kind,
+        module,
+        size=size,
+        precision=precision,
+        device=device,
+        batch=batch,
+        weights=read,
+        fast_layout=fast_layout,
+    )
+
+
+def load_student(
+    weights: str | Path,
+    *,
+    size: Size | None = None,
+    precision: Precision = "float32",
+    device: str | torch.device = "cpu",
+    d1_outputs: int | None = None,
+    fusion_order: Sequence[str] | None = None,
+) -> Network:
+    """Load a TinyHD student; its decoders, channel reduction and outputs are read from the file's keys and shapes.
+
+    Arguments and errors as in `load_teacher`.
+    """
+    return load_teacher(
+        "tinyhd",
+        weights=weights,
+        size=size,
+        precision=precision,
+        device=device,
+        d1_outputs=d1_outputs,
+        fusion_order=fusion_order,
+    )
+
+
+def ready(
+    kind: Kind,
+    module: HD2S | TinyHD,
+    *,
+    size: Size,
+    precision: Precision = "float32",
+    device: str | torch.device = "cpu",
+    batch: int | None = None,
+    weights: Weights | None = None,
+    fast_layout: bool = True,
+) -> Network:
+    """Put a network into evaluation mode and its memory layout, and write down its identity."""
+    module = module.eval().requires_grad_(False).to(device)
+    if fast_layout:
+        module = channels_last(module)
+    scaling = scaling_for(kind, size)
+    batch = batch or (8 if kind == "hd2s" or torch.device(device).type != "cpu" else 1)
+    if precision == "auto":
+        precision = fastest_precision(kind, module, size=size, device=device, batch=batch)
+    if precision == "bfloat16" and isinstance(module, HD2S):
+        round_weights(module)
+    return Network(
+        kind=kind,
+        module=module,
+        scaling=scaling,
+        precision=precision,
+        device=torch.device(device),
+        batch=batch,
+        fast_layout=fast_layout,
+        facts={
+            "kind": kind,
+            "weights_sha256": weights.sha256 if weights else None,
+            "preprocessing": scaling.facts(),
+            "precision": precision,
+            "batch": batch,
+            "torch": torch.__version__,
+            "licence": LICENCES[kind],
+        },
+    )
+
+
+def fastest_precision(
+    kind: Kind, module: HD2S | TinyHD, *, size: Size, device: str | torch.device, batch: int
+) -> Precision:
+    """`bfloat16` where windows take at most 3/4 of their time in float32, measured here and now; else `float32`.
+
+    They are timed as a dump runs them: on a CPU in one thread (overlap.py), those of HD2S in a run. A small window is
+    tried before: a processor without units for bfloat16 was 70 times as slow in it, half a minute a window.
+    """
+    in_float32 = ready(kind, copy.deepcopy(module), size=size, precision="float32", device=device, batch=batch)
+    in_bfloat16 = ready(kind, copy.deepcopy(module), size=size, precision="bfloat16", device=device, batch=batch)
+    small = torch.zeros(1, 3, WINDOW, *SMALL)
+    clip = torch.zeros(*((1, 3, WINDOW - 1 + batch) if in_float32.takes_runs else (batch, 3, WINDOW)), *size)
+    with one_thread():
+        if _seconds(in_bfloat16, small) > 1.5 * _seconds(in_float32, small):
+            return "float32"
+        return "bfloat16" if _seconds(in_bfloat16, clip) < 0.75 * _seconds(in_float32, clip) else "float32"
+
+
+def _seconds(network: Network, clip: Tensor) -> float:
+    """The shortest of three answers, the first of which chooses kernels, or of what fits into a second."""
+    times: list[float] = []
+    while len(times) < 3 and sum(times) < 1:
+        started = time.perf_counter()
+        network._run(clip, network.module.native_logits)["final"].cpu()
+        times.append(time.perf_counter() - started)
+    return min(times)

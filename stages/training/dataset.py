@@ -1,0 +1,226 @@
+"""Training samples: frames of a video beside the stored maps of the same absolute frames.
+
+A sample is a function of (seed, epoch, index) and of nothing else, so a run that was killed goes on with the very
+samples it would have drawn, and any number of loader processes give the same ones. Frames are decoded when a sample
+is drawn, from the nearest key frame; the videos of a small set are kept in memory instead, once decoded, because many
+short Python calls in a loader thread would hold up the thread that trains.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo, read_density
+from tinyhd_pipe.stages.networks.network import Scaling
+from tinyhd_pipe.stages.video.clips import Clip, training_clip
+from tinyhd_pipe.stages.video.index import read_frames
+from tinyhd_pipe.stages.video.sources import VideoSource
+from tinyhd_pipe.store.errors import DataError
+from tinyhd_pipe.store.reader import Store
+
+
+@dataclass(frozen=True)
+class TrainingVideo:
+    """A video that can be learned from: its frames, and what is known about where people look in it."""
+
+    source: VideoSource
+    frames: int
+    """How many frames decode."""
+    annotation: AnnotatedVideo | None = None
+    """Density maps of this video, where people were recorded."""
+    stored_as: str | None = None
+    """The id of this video in the store of teacher maps; None where only density maps are learned."""
+    usable: NDArray[np.bool_] | None = None
+    """(frame,) False where a frame or one of its maps is missing; None where none is."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees."""
+
+    clip: Tensor
+    """float32 (batch, 3, frame, y, x), as the network's preprocessing gives it."""
+    maps: Mapping[str, Tensor]
+    """Teacher maps, level -> float32 (batch, frame, y, x), one frame for each target frame; empty without a store."""
+    density: Tensor
+    """float32 (batch, frame, y, x); zero where not labelled."""
+    labelled: Tensor
+    """bool (batch,): every target frame of the sample has a density map."""
+    outputs: Tensor
+    """int64 (frame,): which output of a many-output network meets which target frame."""
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(
+            clip=self.clip.to(device, non_blocking=True),
+            maps={level: maps.to(device, non_blocking=True) for level, maps in self.maps.items()},
+            density=self.density.to(device, non_blocking=True),
+            labelled=self.labelled.to(device, non_blocking=True),
+            outputs=self.outputs,
+        )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How clips are drawn."""
+
+    outputs: int
+    """Maps that the network gives for a clip: 1 (of its last frame) or 16 (of every frame)."""
+    seed: int
+    target_lag: int = 0
+    """Frames by which targets run behind the clip; 1 reproduces the published 16-output training."""
+    flip: bool = True
+    """Mirror half of the samples, frames and maps alike."""
+    unlabelled_per_labelled: float = 1.0
+    """Clips of unlabelled videos in an epoch for each clip of a labelled one."""
+
+
+KEPT_BYTES = 1 << 30
+"""Decoded frames that are kept in memory; videos beyond it are decoded anew for every sample."""
+
+
+class FrameReader:
+    """Frames of videos at random: from memory for as many whole videos as `kept_bytes` hold, else from their files."""
+
+    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+        self._left = kept_bytes
+        self._kept: dict[str, NDArray[np.uint8]] = {}
+        self._lock = Lock()
+
+    def read(self, video: TrainingVideo, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """uint8 (frame, y, x, 3), as decoded. Raises VideoError for a frame that does not decode."""
+        key = str(video.source.path)
+        if key not in self._kept:
+            pictures = read_frames(video.source, frames)
+            self._keep(key, video, pictures[0].nbytes)
+            return pictures
+        return self._kept[key][frames]
+
+    def _keep(self, key: str, video: TrainingVideo, bytes_a_frame: int) -> None:
+        if video.usable is not None and not video.usable.all():  # frames may be missing: ask for them one by one
+            return
+        with self._lock:
+            if key in self._kept or bytes_a_frame * video.frames > self._left:
+                return
+            self._left -= bytes_a_frame * video.frames
+        self._kept[key] = read_frames(video.source, np.arange(video.frames))
+
+
+class ClipDataset:
+    """Random clips; items are asked for by (epoch, index), and index modulo the number of videos is the video."""
+
+    def __init__(
+        self,
+        videos: Sequence[TrainingVideo],
+        *,
+        scaling: Scaling,
+        sampling: Sampling,
+        store: Store | None = None,
+    ) -> None:
+        self.videos = videos
+        self.scaling = scaling
+        self.sampling = sampling
+        self.store = store
+        self.frames = FrameReader()
+
+    def epoch_keys(self, epoch: int, clips_per_video: int) -> list[tuple[int, int]]:
+        """The items of one epoch in the order in which they are visited.
+
+        `clips_per_video` clips of every labelled video and `unlabelled_per_labelled` times as many of unlabelled
+        ones, taken in turn from a new order each epoch; of every video where none is labelled.
+        """
+        rng = np.random.default_rng((self.sampling.seed, epoch, 0))
+        labelled = [position for position, video in enumerate(self.videos) if video.annotation is not None]
+        others = [position for position, video in enumerate(self.videos) if video.annotation is None]
+        wanted = len(labelled) * clips_per_video
+        unlabelled = len(others) * clips_per_video
+        if labelled:
+            unlabelled = round(wanted * self.sampling.unlabelled_per_labelled) if others else 0
+        positions = [*_taken_in_turn(labelled, wanted, rng), *_taken_in_turn(others, unlabelled, rng)]
+        indices = [turn * len(self.videos) + position for turn, position in positions]
+        return [(epoch, indices[place]) for place in rng.permutation(len(indices))]
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
+        rng = np.random.default_rng((self.sampling.seed, epoch, 1 + index))
+        video = self.videos[index % len(self.videos)]
+        clip = training_clip(
+            video.frames,
+            outputs=self.sampling.outputs,
+            rng=rng,
+            every=self.store.every if self.store else 1,
+            target_lag=self.sampling.target_lag,
+            usable=video.usable,
+        )
+        flip = self.sampling.flip and bool(rng.random() < 0.5)
+        return load_sample(video, clip, self.frames, scaling=self.scaling, store=self.store, flip=flip)
+
+
+def _taken_in_turn(positions: Sequence[int], wanted: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """`wanted` pairs (turn, position): every position once in a random order, then all again in another."""
+    taken: list[tuple[int, int]] = []
+    while positions and len(taken) < wanted:
+        turn = len(taken) // len(positions)
+        taken += [(turn, positions[place]) for place in rng.permutation(len(positions))]
+    return taken[:wanted]
+
+
+def load_sample(
+    video: TrainingVideo, clip: Clip, reader: FrameReader, *, scaling: Scaling, store: Store | None, flip: bool = False
+) -> Batch:
+    """Read the frames and the maps of one clip, as a batch of one; `flip` mirrors all of them left to right."""
+    frames, where = np.unique(clip.frames, return_inverse=True)
+    pixels = scaling.prepare(reader.read(video, frames))[:, where]  # (3, T, H, W)
+    maps: dict[str, Tensor] = {}
+    if store is not None and video.stored_as is not None:
+        read = store.read(video.stored_as, clip.targets, size=scaling.size)
+        maps = {level: torch.from_numpy(read[level]) for level in read}  # (T, H, W)
+    density = _density(video, clip.targets, scaling.size)
+    labelled = density is not None
+    if density is None:
+        density = torch.zeros(len(clip.targets), *scaling.size)
+
+    def mirror(values: Tensor) -> Tensor:
+        return values.flip(-1) if flip else values
+
+    return Batch(
+        clip=mirror(pixels)[None],
+        maps={level: mirror(levels)[None] for level, levels in maps.items()},
+        density=mirror(density)[None],
+        labelled=torch.tensor([labelled]),
+        outputs=torch.from_numpy(clip.outputs),
+    )
+
+
+def _density(video: TrainingVideo, targets: NDArray[np.int64], size: tuple[int, int]) -> Tensor | None:
+    """Density maps of the target frames at the network's size, (T, H, W), or None if any of them is missing."""
+    if video.annotation is None:
+        return None
+    read = [read_density(video.annotation, int(frame)) for frame in targets]
+    if any(density is None for density in read):
+        return None
+    stacked = torch.from_numpy(np.stack(cast(list[NDArray[np.float32]], read)))[:, None]  # (T, 1, H, W)
+    return F.interpolate(stacked, size=size, mode="bilinear", align_corners=False, antialias=True)[:, 0]
+
+
+def collate(samples: Sequence[Batch]) -> Batch:
+    """Stack samples into one batch.
+
+    Raises DataError when some samples have teacher maps and others have not: their mean would not be one loss.
+    """
+    levels = samples[0].maps.keys()
+    if any(sample.maps.keys() != levels for sample in samples):
+        raise DataError("a batch mixes videos with and without teacher maps; dump all of them first")
+    return Batch(
+        clip=torch.cat([sample.clip for sample in samples]),
+        maps={level: torch.cat([sample.maps[level] for sample in samples]) for level in levels},
+        density=torch.cat([sample.density for sample in samples]),
+        labelled=torch.cat([sample.labelled for sample in samples]),
+        outputs=samples[0].outputs,
+    )
