@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Option, Typer
 
 from tinyhd_pipe.pipeline import console
-from tinyhd_pipe.pipeline.commands import Device, Json, TeacherKind
+from tinyhd_pipe.pipeline.options import (
+    Command,
+    Device,
+    Group,
+    Json,
+    SomeVideos,
+    SomeWeights,
+    TeacherKind,
+    Videos,
+    Weights,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,15 +24,19 @@ if TYPE_CHECKING:
     from tinyhd_pipe.stages.bench.encodings import EncodingBenchmark
     from tinyhd_pipe.stages.bench.store import StoreBenchmark
 
-app = Typer(help="Measure on this machine; equal answers are asserted before anything is timed.", no_args_is_help=True)
+app = Typer(
+    cls=Group,
+    help="Measure on this machine; equal answers are asserted before anything is timed.",
+    no_args_is_help=True,
+)
 
 
-@app.command("predict")
+@app.command("predict", cls=Command)
 def predict(
-    weights: Annotated[Path, Option(help="Weights of the network, .pth or .safetensors.")],
-    video: Annotated[Path, Option(help="A video of at least 16 frames.")],
+    weights: Weights,
+    video: Annotated[Path, Option(help="A video of at least 16 frames.", metavar="PATH")],
     kind: TeacherKind = "tinyhd",
-    device: Device = "cpu",
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Compare memory layouts and precisions of one network: what one window of 16 frames costs.
@@ -37,7 +51,7 @@ def predict(
 
     clip = read_frames(find_videos([video])[0], np.arange(16))
     with console.progress("rounds") as advance:
-        measured = bench_networks(kind, weights, clip, device=device, report=advance)
+        measured = bench_networks(kind, weights, clip, device=console.device(device), report=advance)
     rows = [
         (v.name, f"{1e3 * v.seconds:.0f}", f"{v.spread:.0%}", f"{v.ratio:.2f}", f"{v.kl:.1e}")
         for v in measured.variants
@@ -49,17 +63,17 @@ def predict(
     console.result(measured, as_json=as_json)
 
 
-@app.command("store")
+@app.command("store", cls=Command)
 def store(
-    store: Annotated[str | None, Option(help="Compare readers of this store: folder or fsspec URL.")] = None,
-    videos: Annotated[
-        list[Path] | None, Option(help="Compare encodings of the teacher's maps of these videos' first frames.")
+    store: Annotated[
+        str | None, Option(help="Compare readers of this store: folder or fsspec URL.", metavar="URL")
     ] = None,
-    weights: Annotated[Path | None, Option(help="The teacher's weights, .pth or .safetensors.")] = None,
+    videos: SomeVideos = None,
+    weights: SomeWeights = None,
     teacher: TeacherKind = "hd2s",
-    frames: Annotated[int, Option(help="Frames of each video that the teacher sees.", min=1)] = 48,
-    windows: Annotated[int, Option(help="Random windows that each reader reads.", min=1)] = 100,
-    device: Device = "cpu",
+    frames: Annotated[int, Option(help="Frames of each video that the teacher sees.", min=1, metavar="N")] = 48,
+    windows: Annotated[int, Option(help="Random windows that each reader reads.", min=1, metavar="N")] = 100,
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Compare readers of a store, and what encodings of a teacher's maps cost in bytes and in fidelity.
@@ -81,28 +95,29 @@ def store(
             readers = bench_store(store, windows=windows, report=advance)
         _show_readers(store, readers)
     if videos and weights:
-        network = load_teacher(teacher, weights=weights, device=device)
+        network = load_teacher(teacher, weights=weights, device=console.device(device))
         with console.progress("videos") as advance:
             encodings = bench_encodings(network, find_videos(videos), frames=frames, report=advance)
         _show_encodings(str(weights), encodings)
     console.result({"readers": readers, "encodings": encodings}, as_json=as_json)
 
 
-@app.command("dump")
+@app.command("dump", cls=Command)
 def dump(
-    weights: Annotated[Path, Option(help="The teacher's weights, .pth or .safetensors.")],
-    videos: Annotated[list[Path], Option(help="Video files, folders of videos, folders of frames.")],
+    weights: Weights,
+    videos: Videos,
     teacher: TeacherKind = "hd2s",
     trained: Annotated[
-        Path | None, Option(help="Fitted weights to judge agreement on, where --weights are untrained stand-ins.")
+        Path | None,
+        Option(help="Fitted weights to judge agreement on, where --weights are untrained stand-ins.", metavar="FILE"),
     ] = None,
     precision: Annotated[
         Literal["float32", "bfloat16", "auto"],
         Option(help="Of our fastest way: float32, bfloat16, or auto, which measures."),
     ] = "auto",
-    frames: Annotated[int, Option(min=17, help="Frames that our way makes in each round.")] = 96,
-    rounds: Annotated[int, Option(min=1, help="All ways are timed in turn, so many times.")] = 3,
-    device: Device = "cpu",
+    frames: Annotated[int, Option(min=17, help="Frames that our way makes in each round.", metavar="N")] = 96,
+    rounds: Annotated[int, Option(min=1, help="All ways are timed in turn, so many times.", metavar="N")] = 3,
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Compare the dump with the published way, map by map, then frames a second.
@@ -110,20 +125,19 @@ def dump(
     tinyhd-pipe bench dump --weights hd2s.pt --videos clips/
     """
     from tinyhd_pipe.pipeline.allocator import keep_freed_memory
-    from tinyhd_pipe.stages.bench.dump import bench_dump
+    from tinyhd_pipe.stages.bench.dump import DumpBenchOptions, bench_dump
     from tinyhd_pipe.stages.video.sources import find_videos
 
     keep_freed_memory()  # as teacher-dump does; here it helps the published way, too
+    options = DumpBenchOptions(
+        trained=trained, precision=precision, frames=frames, rounds=rounds, device=console.device(device)
+    )
     with console.progress("bench dump") as advance:
         measured = bench_dump(
             teacher,
             weights,
             find_videos(videos),
-            trained=trained,
-            precision=precision,
-            frames=frames,
-            rounds=rounds,
-            device=device,
+            options,
             report=advance,
         )
     agreed = [

@@ -95,6 +95,19 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     err.print(drawn)
 
 
+def device(wanted: str) -> str:
+    """The device that is meant by `--device`, said in one line where it was left to us.
+
+    Raises SettingError for one that is not known or not there.
+    """
+    from tinyhd_pipe.stages.networks.device import choose_device  # torch is slow to import
+
+    chosen = choose_device(wanted)
+    if wanted == "auto":
+        say(f"device: {chosen.device} ({chosen.why})")
+    return chosen.device
+
+
 def duration(seconds: float) -> str:
     """Seconds in the words that one would use: 40 s, 3 min, 5 h 20 min."""
     if seconds < 100:

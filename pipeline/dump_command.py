@@ -3,31 +3,33 @@
 What is heavy is imported inside, so `--help` answers at once.
 """
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Exit, Option
 
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.allocator import keep_freed_memory
-from tinyhd_pipe.pipeline.commands import Device, Json, Overrides, Params, TeacherKind
+from tinyhd_pipe.pipeline.options import Device, Json, Overrides, Params, Store, TeacherKind, Videos, Weights
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.dump.plan import DumpPlan
     from tinyhd_pipe.stages.networks.network import Network
+    from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
     from tinyhd_pipe.stages.teacher_dump import Dumped, DumpProgress
     from tinyhd_pipe.stages.video.sources import VideoSource
 
 
 def teacher_dump(
-    videos: Annotated[list[Path], Option(help="Video files, folders of videos, folders of frames.")],
-    store: Annotated[str, Option(help="Folder or fsspec URL of the zarr store; made, or gone on with.")],
-    weights: Annotated[Path, Option(help="The teacher's weights, .pth or .safetensors.")],
+    videos: Videos,
+    store: Store,
+    weights: Weights,
     teacher: TeacherKind = "hd2s",
     plan: Annotated[bool, Option("--plan", help="Say what there is to do and what it takes; write nothing.")] = False,
     labels: Annotated[
-        Path | None, Option(help="For --plan: labelled clips among the videos, in the DHF1K layout.")
+        Path | None, Option(help="For --plan: labelled clips among the videos, in the DHF1K layout.", metavar="DIR")
     ] = None,
     retry_problems: Annotated[
         bool, Option("--retry-problems", help="Make videos again that the store lists with a problem.")
@@ -36,15 +38,16 @@ def teacher_dump(
         bool, Option("--prune", help="Drop the maps of videos that are not given; they are kept otherwise.")
     ] = False,
     workers: Annotated[
-        int | None, Option(min=1, help="Share the work among that many processes of this machine (Dask).")
+        int | None, Option(min=1, help="Share the work among that many processes of this machine (Dask).", metavar="N")
     ] = None,
     scheduler: Annotated[
-        str | None, Option(help="Address of a Dask scheduler whose workers do the work: tcp://10.0.0.1:8786.")
+        str | None, Option(help="Dask scheduler whose workers do the work: tcp://10.0.0.1:8786.", metavar="ADDRESS")
     ] = None,
     every: Annotated[
-        int | None, Option(min=1, help="Dump frames 0, N, 2N, ... only; goes before the setting teacher_dump.every.")
+        int | None,
+        Option(min=1, help="Dump frames 0, N, 2N, ... only; goes before the setting teacher_dump.every.", metavar="N"),
     ] = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     params: Params = None,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -57,7 +60,6 @@ def teacher_dump(
         raise SettingError(f"--workers {workers} and --scheduler {scheduler}: give one of them")
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import teacher_dump as stage
-    from tinyhd_pipe.stages.dump.fidelity import Given
     from tinyhd_pipe.stages.networks.network import load_teacher
     from tinyhd_pipe.stages.video.sources import find_videos
     from tinyhd_pipe.store.writer import read_description
@@ -71,16 +73,13 @@ def teacher_dump(
         precision = there.teacher["precision"] if precision == "auto" else precision
         batch = batch or there.provenance.get("batch")
     network = load_teacher(
-        teacher, weights=weights, size=settings.size, precision=precision, batch=batch, device=device
+        teacher, weights=weights, size=settings.size, precision=precision, batch=batch, device=console.device(device)
     )
-    options: dict[str, Any] = {
-        "every": settings.every,
-        "budget": settings.fidelity,
-        "given": {name: Given(level.grid, level.step) for name, level in settings.levels.items()},
-        "shard_bytes": round(settings.shard_megabytes * 2**20),
-        "retry_problems": retry_problems,
-        "prune": prune,
-    }
+    options = replace(
+        settings,
+        retry_problems=retry_problems or settings.retry_problems,
+        prune=prune or settings.prune,
+    )
     if plan:
         _plan_dump(sources, store, network, labels, options, as_json=as_json)
         return
@@ -95,7 +94,7 @@ def teacher_dump(
             sources,
             store,
             network,
-            **options,
+            options,
             cluster=cluster,
             report=lambda at: advance(at.frames, at.frames_in_all, _dump_note(at)),
             reading=reading,
@@ -113,7 +112,7 @@ def _plan_dump(
     store: str,
     network: "Network",
     labels: Path | None,
-    options: dict[str, Any],
+    options: "DumpOptions",
     *,
     as_json: bool,
 ) -> None:
@@ -123,7 +122,7 @@ def _plan_dump(
     given = {source.path.resolve() for source in sources}
     labelled = len(given & {video.source.path.resolve() for video in find_annotated_videos(labels)}) if labels else 0
     with console.progress("reading videos") as reading:
-        planned = plan_dump(sources, store, network, **options, labelled=labelled, reading=reading)
+        planned = plan_dump(sources, store, network, options, labelled=labelled, reading=reading)
     _show_plan(planned)
     console.result(planned, as_json=as_json)
 

@@ -6,19 +6,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option, Typer
 
 from tinyhd_pipe.pipeline import console
-from tinyhd_pipe.pipeline.commands import Device, Json, TeacherKind
+from tinyhd_pipe.pipeline.options import (
+    Command,
+    Device,
+    Group,
+    Json,
+    SomeVideos,
+    SomeWeights,
+    StoreArgument,
+    TeacherKind,
+)
 
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.dump.store_check import Repaired, Sampled
     from tinyhd_pipe.stages.networks.network import Network
 
-app = Typer(help="Look at a store of teacher maps, check it, and repair it.", no_args_is_help=True)
-Url = Annotated[str, Argument(help="Folder or fsspec URL of the store.")]
-Videos = Annotated[list[Path] | None, Option(help="The videos that were dumped, given as they were then.")]
+app = Typer(cls=Group, help="Look at a store of teacher maps, check it, and repair it.", no_args_is_help=True)
 
 
-@app.command("info")
-def info(store: Url, as_json: Json = False) -> None:
+@app.command("info", cls=Command)
+def info(store: StoreArgument, as_json: Json = False) -> None:
     """Say what made the maps, how they are stored, what that costs, and how much there is.
 
     tinyhd-pipe store info maps.zarr
@@ -76,16 +83,18 @@ def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-@app.command("verify")
+@app.command("verify", cls=Command)
 def verify(
-    store: Url,
+    store: StoreArgument,
     repair: Annotated[bool, Option("--repair", help="Undo the damage; redo just the shards that are hit.")] = False,
-    sample: Annotated[int | None, Option(min=1, help="Run the teacher again on so many frames, and compare.")] = None,
-    videos: Videos = None,
-    weights: Annotated[Path | None, Option(help="The teacher's weights; needed where maps are made again.")] = None,
+    sample: Annotated[
+        int | None, Option(min=1, help="Run the teacher again on so many frames, and compare.", metavar="N")
+    ] = None,
+    videos: SomeVideos = None,
+    weights: SomeWeights = None,
     teacher: TeacherKind = "hd2s",
-    seed: Annotated[int, Option(min=0, help="Another seed draws other frames for --sample.")] = 0,
-    device: Device = "cpu",
+    seed: Annotated[int, Option(min=0, help="Another seed draws other frames for --sample.", metavar="N")] = 0,
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Check every byte against its checksum; exit code 1 where one is not what it was.
@@ -101,7 +110,7 @@ def verify(
         raise SettingError("--weights, --videos: the teacher needs both to make maps; give both, or neither")
     if sample is not None and weights is None:
         raise SettingError(f"--sample {sample}: the teacher makes these maps again; give --weights and --videos")
-    network = _teacher_of(store, weights, teacher, device) if weights is not None else None
+    network = _teacher_of(store, weights, teacher, console.device(device)) if weights is not None else None
     repaired = _repair(store, network, videos) if repair else None
     with console.progress("shards") as advance:
         found = check(store, report=advance)
@@ -154,16 +163,20 @@ def _sample(store: str, network: "Network", videos: list[Path] | None, frames: i
     return sampled
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def show(
-    store: Url,
-    video: Annotated[str, Argument(help="Id of the video: its path below the folder that was dumped.")],
+    store: StoreArgument,
+    video: Annotated[
+        str, Argument(help="Id of the video: its path below the folder that was dumped.", metavar="VIDEO")
+    ],
     frames: Annotated[
-        str | None, Option(help="A:B, frames A to B-1 counted from 0; the whole video by default.")
+        str | None, Option(help="Frames A to B-1, counted from 0; the whole video by default.", metavar="A:B")
     ] = None,
-    videos: Annotated[list[Path] | None, Option(help="Show the frames, too: where the dumped videos are.")] = None,
-    out: Annotated[Path | None, Option(help="The PNG to write; named after the video by default.")] = None,
-    rows: Annotated[int, Option(min=1, max=200, help="Frames to draw at most, evenly spread.")] = 12,
+    videos: SomeVideos = None,
+    out: Annotated[
+        Path | None, Option(help="The PNG to write; named after the video by default.", metavar="FILE")
+    ] = None,
+    rows: Annotated[int, Option(min=1, max=200, help="Frames to draw at most, evenly spread.", metavar="N")] = 12,
     as_json: Json = False,
 ) -> None:
     """Draw frames of a video beside all that is stored of them, as one PNG.

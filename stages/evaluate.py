@@ -21,6 +21,7 @@ from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo, read_density, read_fix
 from tinyhd_pipe.stages.networks.inference import clip_of, predict, predict_frame, scaled_frames
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.pictures.sheets import colour, sheet
+from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
 from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.index import read_frames
@@ -49,17 +50,16 @@ class Evaluation:
 def evaluate(
     videos: Sequence[AnnotatedVideo],
     networks: Mapping[str, Network],
+    options: EvaluateOptions = EvaluateOptions(),
     *,
-    every: int = 1,
-    seed: int = 0,
     report: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> Evaluation:
     """Score networks, and two baselines, on annotated videos.
 
     Arguments:
         networks: name -> network, at least one; the first one is shown still frames as well.
-        every: frames between two that are compared.
-        seed: of AUC-Judd's tie-breaking noise, which is a function of it, the video and the frame.
+        options: frames between two that are compared, and the seed of AUC-Judd's tie-breaking noise, which is a
+            function of it, the video and the frame.
         report: told (row, videos done, videos in all), over all rows of the table.
 
     Raises DataError when no frame of the videos has a density map and fixations.
@@ -74,7 +74,7 @@ def evaluate(
     for row, (name, predictions) in enumerate(rows.items()):
         scores[name] = {}
         for done, video in enumerate(videos, start=1):
-            scores[name][video.source.id] = list(_scores(video, predictions(video, every), seed))
+            scores[name][video.source.id] = list(_scores(video, predictions(video, options.every), options.seed))
             report(name, row * len(videos) + done, len(rows) * len(videos))
     frames = sum(map(len, scores[CENTRE].values()))
     if not frames:

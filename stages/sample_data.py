@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from tinyhd_pipe.stages.settings.sample_data import SampleOptions
 from tinyhd_pipe.stages.video.writing import write_video
 from tinyhd_pipe.store.errors import DataError, SettingError
 
@@ -77,25 +78,17 @@ class SampleClip:
 
 
 def make_sample_data(
-    out: Path,
-    *,
-    train: int = 24,
-    heldout: int = 8,
-    unlabelled: int = 8,
-    frames: int = 60,
-    size: tuple[int, int] = (64, 96),
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    out: Path, options: SampleOptions = SampleOptions(), *, progress: Callable[[int, int], None] | None = None
 ) -> SampleData:
-    """Write `train` and `heldout` labelled clips and `unlabelled` ones below `out`; same seed, same bytes.
+    """Write labelled and unlabelled clips below `out`; same options, same bytes.
 
-    `frames` is the length of each clip, at least 32; `size` its height and width, at least 32 each;
-    `progress` hears (clips done, clips in all). A second run with equal settings writes the same files again.
+    `progress` hears (clips done, clips in all). A second run with equal options writes the same files again.
 
     Raises SettingError for a setting out of range, and DataError when `out` holds something else, or sample
     data of other settings.
     """
-    counts = (train, heldout, unlabelled)
+    frames, size, seed = options.frames, options.size, options.seed
+    counts = (options.train, options.heldout, options.unlabelled)
     _check_settings(counts, frames, size, seed)
     made = SampleData(out / "train", out / "heldout", out / "unlabelled", counts, frames, size)
     _claim(out, {"clips": counts, "frames": frames, "size": size, "seed": seed})

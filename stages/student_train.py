@@ -1,13 +1,12 @@
 """Train a TinyHD student from a store of teacher maps: the teacher itself is never loaded.
 
 Every sample is a clip of frames with the stored maps of the same absolute frames, and the density maps where people
-were recorded. The loss is the paper's (losses.py); the optimiser and schedule are a `Recipe`. An epoch costs the
+were recorded. The loss is the paper's (losses.py); optimiser and schedule are the recipe's. An epoch costs the
 student's own forward and backward passes; as published it would cost 16 teacher windows a sample on top.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo
-from tinyhd_pipe.stages.networks.network import Size, scaling_for
+from tinyhd_pipe.stages.networks.network import scaling_for
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
+from tinyhd_pipe.stages.settings.training import StudentRecipe
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo
-from tinyhd_pipe.stages.training.fitting import EpochReport, Fitted, Recipe, fit
+from tinyhd_pipe.stages.training.fitting import Fitted, Objective, Run, fit
 from tinyhd_pipe.stages.training.losses import distillation_loss
 from tinyhd_pipe.stages.training.validation import leave_out, validation_scores
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
@@ -28,98 +28,58 @@ from tinyhd_pipe.store.manifest import VideoRow
 from tinyhd_pipe.store.reader import Store
 
 
-@dataclass(frozen=True)
-class Topology:
-    """Which TinyHD network is trained."""
-
-    decoders: tuple[str, ...]
-    """Of d1, d2, d3; only d1 answers to the conspicuity maps."""
-    reduction: int
-    """Channel reduction: 1, 2 or 4."""
-    outputs: int
-    """1 (S: the last frame of a clip) or 16 (M: every frame of it)."""
-    d1_outputs: int
-    """Maps that d1 gives of an M network: 1 (its target is the mean of 16) or 16."""
-
-
 def student_train(
     store: Store,
     sources: Sequence[VideoSource],
     annotated: Sequence[AnnotatedVideo],
-    out: Path,
-    *,
-    topology: Topology,
-    size: Size,
-    recipe: Recipe,
-    unlabelled_per_labelled: float,
-    encoder_rate: float,
-    target_lag: int,
-    validation_share: float,
-    validation_clips: int,
-    resume: bool = False,
-    overwrite: bool = False,
-    device: str = "cpu",
-    report: Callable[[EpochReport], None] = lambda epoch: None,
-    step_report: Callable[[int, int], None] = lambda done, total: None,
+    recipe: StudentRecipe,
+    run: Run,
 ) -> Fitted:
-    """Train a student and leave its weights in `out`.
+    """Train a student and leave its weights in the run's folder.
 
     Arguments:
         store: the teacher's maps.
         sources: the videos they were made of; those that the store does not hold are left out.
         annotated: the labelled ones among them.
-        size: (y, x) of the student's input and maps.
-        unlabelled_per_labelled: clips of unlabelled videos in an epoch for each of a labelled one.
-        encoder_rate: the encoder's learning rate as a share of the others' (published: .5).
-        target_lag: frames by which targets run behind the clip (0 aligns; 1 as in the published M training).
-        validation_share, validation_clips: every k-th video is left out, and so many of its clips are scored.
 
     Raises DataError when the store holds none of the videos, SettingError as `fit` does.
     """
-    module = TinyHD(**asdict(topology), seed=recipe.seed)
-    scaling = scaling_for("tinyhd", size)
-    videos = stored_videos(store, sources, annotated)
-    learned, left_out = _leave_out_of_both(videos, validation_share)
+    topology = {name: getattr(recipe, name) for name in ("decoders", "reduction", "outputs", "d1_outputs")}
+    module = TinyHD(**topology, seed=recipe.seed)
+    scaling = scaling_for("tinyhd", recipe.size)
+    learned, left_out = _leave_out_of_both(stored_videos(store, sources, annotated), recipe.validation_share)
     sampling = Sampling(
-        outputs=topology.outputs,
+        outputs=recipe.outputs,
         seed=recipe.seed,
-        target_lag=target_lag,
-        unlabelled_per_labelled=unlabelled_per_labelled,
+        target_lag=recipe.target_lag,
+        unlabelled_per_labelled=recipe.unlabelled_per_labelled,
     )
-    unflipped = Sampling(outputs=topology.outputs, seed=recipe.seed, target_lag=target_lag, flip=False)
-
-    return fit(
-        module,
+    held_out = ClipDataset(left_out, scaling=scaling, sampling=replace(sampling, flip=False), store=store)
+    objective = Objective(
+        module=module,
         dataset=ClipDataset(learned, scaling=scaling, sampling=sampling, store=store),
         loss_terms=_terms,
         validate=lambda: _best_by_truth(
             validation_scores(
                 module,
-                ClipDataset(left_out, scaling=scaling, sampling=unflipped, store=store),
-                clips_per_video=validation_clips,
+                held_out,
+                clips_per_video=recipe.validation_clips,
                 loss_terms=_terms,
-                device=torch.device(device),
+                device=torch.device(run.device),
             )
         ),
-        parameter_groups=parameter_groups(module, recipe, encoder_rate=encoder_rate),
-        recipe=recipe,
+        parameter_groups=parameter_groups(module, encoder_rate=recipe.encoder_rate),
         facts={
             "kind": "tinyhd",
-            **asdict(topology),
-            "fusion_order": list(topology.decoders),
-            "size": list(size),
+            **topology,
+            "fusion_order": list(recipe.decoders),
+            "size": list(recipe.size),
             "teacher": store.info()["teacher"],
             "recipe": asdict(recipe),
-            "target_lag": target_lag,
             "learned_from": [video.source.id for video in learned],
         },
-        out=out,
-        resume=resume,
-        overwrite=overwrite,
-        device=torch.device(device),
-        report=report,
-        step_report=step_report,
     )
+    return fit(objective, recipe, run)
 
 
 def stored_videos(
@@ -161,7 +121,7 @@ def _usable(facts: VideoRow) -> NDArray[np.bool_] | None:
     return usable if facts.failed else None
 
 
-def parameter_groups(module: TinyHD, recipe: Recipe, *, encoder_rate: float) -> list[dict[str, Any]]:
+def parameter_groups(module: TinyHD, *, encoder_rate: float) -> list[dict[str, Any]]:
     """The published groups: the encoder learns slower, biases learn twice as fast and do not decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tinyhd_pipe.stages.dump.fidelity import Given
 from tinyhd_pipe.stages.dump.identity import as_of_now, describe
 from tinyhd_pipe.stages.dump.plan import identify
 from tinyhd_pipe.stages.dump.shard_work import make_shard
 from tinyhd_pipe.stages.networks.network import Network
+from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import VideoError
 from tinyhd_pipe.store.lock import exclusive
@@ -72,13 +72,8 @@ def teacher_dump(
     sources: Sequence[VideoSource],
     url: str,
     teacher: Network,
+    options: DumpOptions = DumpOptions(),
     *,
-    every: int = 1,
-    budget: float = 2e-4,
-    given: Mapping[str, Given] | None = None,
-    shard_bytes: int = 128 << 20,
-    retry_problems: bool = False,
-    prune: bool = False,
     cluster: "Cluster | None" = None,
     report: Callable[[DumpProgress], None] = lambda progress: None,
     reading: Callable[[int, int], None] = lambda done, total: None,
@@ -87,14 +82,8 @@ def teacher_dump(
 
     Arguments:
         url: a folder, or any fsspec URL; made where there is none.
-        every: maps are made of frames 0, every, 2 * every, ...
-        budget: mean KL(live ‖ stored) that a stored map may cost, nats.
-        given: level -> grid and step, for levels that are not to be chosen by measuring; they are measured all the
-            same, and refused where they cost more than the budget.
-        shard_bytes: size of a shard, which is what a kill can cost.
-        retry_problems: make those videos again that are listed with a problem.
-        prune: drop the maps of videos that are not among the sources; kept by default, because a second folder dumped
-            into the same store must not remove the first.
+        options: which maps, how they are stored, and what becomes of videos with a problem or not given. Levels whose
+            grid and step are given are measured all the same, and refused where they cost more than the budget.
         cluster: Dask workers that make the shards, to the same bytes; without one this process does.
         report: told of every batch; reading: told (videos read, videos in all) while they are identified.
 
@@ -104,14 +93,19 @@ def teacher_dump(
     """
     with exclusive(open_storage(url)):
         estimates, unreadable = identify(sources, reading)
-        if prune and unreadable:
+        if options.prune and unreadable:
             raise VideoError(f"{next(iter(unreadable.values()))}; to prune now would drop its maps")
-        description = _description(url, teacher, sources, every=every, budget=budget, given=given)
+        description = _description(url, teacher, sources, options)
         writer = create_or_open(url, description)
         by_id = {source.id: source for source in sources}
         videos = list(estimates.values())
-        plan = writer.plan(videos, shard_bytes=shard_bytes, retry_problems=retry_problems, prune=prune)
-        counter = _Counter.of_plan(plan.todo, estimates, every, report)
+        plan = writer.plan(
+            videos,
+            shard_bytes=options.shard_bytes,
+            retry_problems=options.retry_problems,
+            prune=options.prune,
+        )
+        counter = _Counter.of_plan(plan.todo, estimates, options.every, report)
         if cluster is not None:
             from tinyhd_pipe.stages.dump.cluster import make_shards
 
@@ -122,20 +116,12 @@ def teacher_dump(
     return _summary(url, estimates, unreadable, counter)
 
 
-def _description(
-    url: str,
-    teacher: Network,
-    sources: Sequence[VideoSource],
-    *,
-    every: int,
-    budget: float,
-    given: Mapping[str, Given] | None,
-) -> Description:
+def _description(url: str, teacher: Network, sources: Sequence[VideoSource], options: DumpOptions) -> Description:
     """What the store says of itself, as it would be were it made by this teacher now."""
     there = read_description(url)
     if there is None:
-        return describe(teacher, sources, every=every, budget=budget, given=given)
-    return as_of_now(there, teacher, every=every, budget=budget, given=given)
+        return describe(teacher, sources, options)
+    return as_of_now(there, teacher, options)
 
 
 @dataclass

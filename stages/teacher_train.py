@@ -1,11 +1,11 @@
 """Fit a teacher where no published weights are at hand: HD2S, any width, on clips with density maps.
 
 The published recipe (Adam, the sum of five KL terms against the density map, horizontal flip) is one choice of
-`Recipe`. A quarter of the width at a small size learns in minutes on two cores; the full network does not.
+recipe. A quarter of the width at a small size learns in minutes on two cores; the full network does not.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,73 +16,50 @@ from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo
 from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.network import Size, scaling_for
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
+from tinyhd_pipe.stages.settings.training import TeacherRecipe
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo
-from tinyhd_pipe.stages.training.fitting import EpochReport, Fitted, Recipe, fit
+from tinyhd_pipe.stages.training.fitting import Fitted, Objective, Run, fit
 from tinyhd_pipe.stages.training.losses import teacher_loss
 from tinyhd_pipe.stages.training.validation import leave_out, validation_scores
 from tinyhd_pipe.stages.video.index import index_frames
 
 
-def teacher_train(
-    videos: Sequence[AnnotatedVideo],
-    out: Path,
-    *,
-    width: float,
-    size: Size,
-    recipe: Recipe,
-    validation_share: float,
-    validation_clips: int,
-    resume: bool = False,
-    overwrite: bool = False,
-    device: str = "cpu",
-    report: Callable[[EpochReport], None] = lambda epoch: None,
-    step_report: Callable[[int, int], None] = lambda done, total: None,
-) -> Fitted:
-    """Fit an HD2S of `width` (1.0 is the published one) and leave its weights in `out`.
+def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: Run) -> Fitted:
+    """Fit an HD2S of the recipe's width (1.0 is the published one) and leave its weights in the run's folder.
 
-    Arguments:
-        videos: labelled clips; every k-th is left out for validation (`validation_share`).
-        size: (y, x) of the network's input.
-        validation_clips: clips of each left-out video that are scored.
-
-    Raises DataError for too few videos, SettingError as `fit` does.
+    `videos` are labelled clips, every k-th of which is left out for validation. Raises DataError for too few videos,
+    SettingError as `fit` does.
     """
-    module = HD2S(width=width, seed=recipe.seed)
-    scaling = scaling_for("hd2s", size)
-    learned, left_out = leave_out([training_video(video) for video in videos], validation_share)
+    module = HD2S(width=recipe.width, seed=recipe.seed)
+    scaling = scaling_for("hd2s", recipe.size)
+    learned, left_out = leave_out([training_video(video) for video in videos], recipe.validation_share)
     sampling = Sampling(outputs=1, seed=recipe.seed)
-    unflipped = Sampling(outputs=1, seed=recipe.seed, flip=False)
-
-    def terms(logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        return {"density": teacher_loss(logits, batch.density[:, 0])}
-
-    return fit(
-        module,
+    held_out = ClipDataset(left_out, scaling=scaling, sampling=replace(sampling, flip=False))
+    objective = Objective(
+        module=module,
         dataset=ClipDataset(learned, scaling=scaling, sampling=sampling),
-        loss_terms=terms,
+        loss_terms=_terms,
         validate=lambda: validation_scores(
             module,
-            ClipDataset(left_out, scaling=scaling, sampling=unflipped),
-            clips_per_video=validation_clips,
-            loss_terms=terms,
-            device=torch.device(device),
+            held_out,
+            clips_per_video=recipe.validation_clips,
+            loss_terms=_terms,
+            device=torch.device(run.device),
         ),
         parameter_groups=[{"params": list(module.parameters())}],
-        recipe=recipe,
         facts={
             "kind": "hd2s",
-            "width": width,
-            "size": list(size),
-            "recipe": asdict(recipe),
+            "width": recipe.width,
+            "size": list(recipe.size),
+            "recipe": {**asdict(recipe), "weights": None},
             "learned_from": [video.source.id for video in learned],
         },
-        out=out,
-        resume=resume,
-        overwrite=overwrite,
-        device=torch.device(device),
-        report=report,
-        step_report=step_report,
     )
+    return fit(objective, recipe, run)
+
+
+def _terms(logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    return {"density": teacher_loss(logits, batch.density[:, 0])}
 
 
 def training_video(video: AnnotatedVideo) -> TrainingVideo:

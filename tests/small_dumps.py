@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.networks.weights import write_weights
+from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.video.writing import write_video
 
 SIZE = (32, 32)
@@ -16,6 +17,7 @@ LENGTHS = {f"{place}.mp4": 9 + place for place in range(6)}
 BUDGET = 0.01
 SHARD_BYTES = 1_500
 """About one of these videos a shard."""
+OPTIONS = DumpOptions(fidelity=BUDGET, shard_megabytes=SHARD_BYTES / 2**20)
 SETTINGS = (
     *("--set", "teacher_dump.precision=float32", "--set", f"teacher_dump.fidelity={BUDGET}"),
     *("--set", f"teacher_dump.shard_megabytes={SHARD_BYTES / 2**20}"),

@@ -99,38 +99,48 @@ class DumpBenchmark:
     machine: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class DumpBenchOptions:
+    """How the dump is measured."""
+
+    trained: Path | None = None
+    """Weights to judge agreement on where the teacher's own are untrained."""
+    precision: Precision = "auto"
+    """Of our fastest way; `auto` takes bfloat16 where the processor is fast at it."""
+    size: Size | None = None
+    """(y, x) of the teacher's input; its own by default."""
+    frames: int = 96
+    """Frames that our way makes in a round."""
+    rounds: int = 3
+    """All ways are timed in turn, so many times."""
+    device: str = "cpu"
+
+
 def bench_dump(
     kind: str,
     weights: Path,
     sources: Sequence[VideoSource],
+    options: DumpBenchOptions = DumpBenchOptions(),
     *,
-    trained: Path | None = None,
-    precision: Precision = "auto",
-    size: Size | None = None,
-    frames: int = 96,
-    rounds: int = 3,
-    device: str = "cpu",
     report: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> DumpBenchmark:
     """Compare the published way with ours on the first frames of the first videos.
 
     Arguments:
-        trained: weights to judge agreement on where `weights` are untrained; by default `weights` themselves.
-        precision: of our fastest way; `auto` takes bfloat16 where the processor is fast at it.
-        frames: how many our way makes in a round.
-        rounds: all ways are timed in turn, so many times.
+        kind, weights: of the teacher.
         report: told (steps done, steps in all, what comes next).
 
     Raises TinyHDError when maps do not agree: then no time is worth a look. SettingError for fewer than 17 frames.
     """
+    trained, frames, rounds = options.trained, options.frames, options.rounds
     if frames < 17:
         raise SettingError(f"frames {frames}: expected at least 17, so that there are windows behind the head")
     with TemporaryDirectory(prefix="tinyhd-bench-") as place:
         folder = Path(place)
         report(0, rounds + 1, "cutting clips")
         clips = _first_frames(sources, frames, folder)
-        load = partial(load_teacher, kind, size=size, device=device)
-        fastest = load(weights=weights, precision=precision)
+        load = partial(load_teacher, kind, size=options.size, device=options.device)
+        fastest = load(weights=weights, precision=options.precision)
         precisions: list[Precision] = list(dict.fromkeys(["float32", fastest.precision]))
         report(0, rounds + 1, "comparing maps")
         agreements = [agreement(load, trained or weights, clips, each) for each in precisions]
@@ -154,7 +164,7 @@ def bench_dump(
         frames=sum(clip.frames for clip in clips),
         size=fastest.scaling.size,
         rounds=rounds,
-        machine=machine(device),
+        machine=machine(options.device),
     )
 
 

@@ -1,24 +1,69 @@
-"""The machine of a benchmark: the facts that a figure means nothing without."""
+"""The machine: the facts that a figure, or a report of a fault, means nothing without."""
 
+import os
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import av
 import torch
+
+PACKAGES = ("torch", "zarr", "numcodecs", "dask", "distributed", "av", "numpy", "typer", "rich", "pydantic", "dvc")
+UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+"""Units of a processor that change what networks cost on it, as Linux names them."""
 
 
 def machine(device: str = "cpu") -> dict[str, str]:
     """Processor or GPU, threads, and the versions of what computes."""
     return {
-        "processor": torch.cuda.get_device_name(device) if device != "cpu" else _processor(),
+        "processor": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
 
 
+def environment() -> dict[str, str]:
+    """All that a report of a fault should say, a name and a value each; `-` stands for what is not there."""
+    cuda = [torch.cuda.get_device_name(device) for device in range(torch.cuda.device_count())]
+    return {
+        "tinyhd-pipe": _version("tinyhd-pipe"),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "units": " ".join(unit for unit in UNITS if unit in units()) or "-",
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "threads of torch": str(torch.get_num_threads()),
+        "CUDA": f"{torch.version.cuda or 'not in this build'}; devices: {', '.join(cuda) or '-'}",
+        "MPS": "there" if torch.backends.mps.is_available() else "-",
+        **{package: _version(package) for package in PACKAGES},
+        "FFmpeg": ", ".join(f"{name} {'.'.join(map(str, found))}" for name, found in av.library_versions.items()),
+    }
+
+
+def units() -> set[str]:
+    """The processor's units by Linux's names; empty where the system does not tell."""
+    for line in _cpuinfo():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return set(value.split())
+    return set()
+
+
 def _processor() -> str:
+    named = (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _cpuinfo() -> list[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        return []
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "-"

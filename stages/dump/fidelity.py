@@ -19,26 +19,14 @@ from torch import Tensor
 from tinyhd_pipe.stages.networks.divergence import kl_divergence
 from tinyhd_pipe.stages.networks.network import Size
 from tinyhd_pipe.stages.networks.overlap import cores, in_parallel
+from tinyhd_pipe.stages.settings.teacher_dump import StoredLevel
 from tinyhd_pipe.store.codec import encode_chunk
-from tinyhd_pipe.store.encoding import SMALLEST_STEP, offset_of_step, quantise
+from tinyhd_pipe.store.encoding import SMALLEST_STEP, quantise
 from tinyhd_pipe.store.errors import SettingError
 from tinyhd_pipe.store.schema import CHUNK_FRAMES, Level
 
 ROUNDING = 0.68 / 24
 """KL that rounding costs, for a step of one logit."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """How a level is to be stored, where somebody has decided already."""
-
-    grid: Size
-    """(y, x), which divides the grid on which the teacher makes the level."""
-    step: float
-    """Logits between neighbouring codes."""
-
-    def level(self, name: str) -> Level:
-        return Level(name, self.grid, scale=self.step, offset=offset_of_step(self.step))
 
 
 @dataclass(frozen=True)
@@ -80,7 +68,7 @@ def kl_of(live: Tensor, stored: Tensor, size: Size) -> float:
 
 
 def choose_levels(
-    samples: Mapping[str, Tensor], *, size: Size, budget: float, given: Mapping[str, Given] | None = None
+    samples: Mapping[str, Tensor], *, size: Size, budget: float, given: Mapping[str, StoredLevel] | None = None
 ) -> list[Choice]:
     """The cheapest way to store each level within the budget; or the given one, measured in the same way.
 
@@ -107,7 +95,7 @@ def choose_levels(
     return list(in_parallel(chosen, iter(samples.items()), cores()))
 
 
-def _measured(name: str, logits: Tensor, given: Given, size: Size, budget: float) -> Choice:
+def _measured(name: str, logits: Tensor, given: StoredLevel, size: Size, budget: float) -> Choice:
     """What the given grid and step cost. Raises SettingError where that is not what the store would declare."""
     native = (logits.shape[-2], logits.shape[-1])
     if native[0] % given.grid[0] or native[1] % given.grid[1]:
@@ -150,7 +138,7 @@ def _at_grid(
         step = math.sqrt(left / ROUNDING)
         if step < SMALLEST_STEP:  # 256 codes would no longer span what other videos may need
             return None
-        choice = _store_sample(Given(grid, step).level(name), live, small, size)
+        choice = _store_sample(StoredLevel(grid, step).level(name), live, small, size)
         if choice.kl <= budget:
             return choice
         left *= 0.9 * budget / choice.kl

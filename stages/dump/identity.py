@@ -12,10 +12,11 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from tinyhd_pipe.stages.dump.fidelity import Given, choose_levels
+from tinyhd_pipe.stages.dump.fidelity import choose_levels
 from tinyhd_pipe.stages.dump.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.networks.levels import LEVELS
 from tinyhd_pipe.stages.networks.network import PROVENANCE, Network
+from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import VideoError
@@ -25,18 +26,11 @@ SAMPLED_VIDEOS, SAMPLED_FRAMES = 4, 48
 """What grids and steps are chosen from: the first frames of the first videos."""
 
 
-def describe(
-    teacher: Network,
-    sources: Sequence[VideoSource],
-    *,
-    every: int,
-    budget: float,
-    given: Mapping[str, Given] | None = None,
-) -> Description:
+def describe(teacher: Network, sources: Sequence[VideoSource], options: DumpOptions) -> Description:
     """What a new store of this teacher's maps says of itself; grids and steps are measured on the first videos.
 
-    Raises VideoError when none of the videos decodes, SettingError when 8 bits, or the grid and step `given` for a
-    level, cannot keep the budget.
+    Raises VideoError when none of the videos decodes, SettingError when 8 bits, or the grid and step that the
+    options give a level, cannot keep the budget.
     """
     samples: list[Mapping[str, Tensor]] = []
     sampled = 0
@@ -52,7 +46,7 @@ def describe(
             reasons.append(str(error))
     if not sampled:
         raise nothing_decodes(reasons)
-    return description_of(teacher, samples, every=every, budget=budget, given=given)
+    return description_of(teacher, samples, options)
 
 
 def nothing_decodes(reasons: Sequence[str]) -> VideoError:
@@ -60,14 +54,7 @@ def nothing_decodes(reasons: Sequence[str]) -> VideoError:
     return VideoError(reasons[0] if len(reasons) == 1 else f"none of {len(reasons)} videos decodes; {reasons[0]}")
 
 
-def description_of(
-    teacher: Network,
-    samples: Iterable[Mapping[str, Tensor]],
-    *,
-    every: int,
-    budget: float,
-    given: Mapping[str, Given] | None = None,
-) -> Description:
+def description_of(teacher: Network, samples: Iterable[Mapping[str, Tensor]], options: DumpOptions) -> Description:
     """The same from maps that were made already: level -> logits (frame, y, x), one after another."""
     pieces: dict[str, list[Tensor]] = {level: [] for level in LEVELS}
     for logits in samples:
@@ -75,36 +62,34 @@ def description_of(
             pieces[level].append(maps)
     size = teacher.scaling.size
     maps_of = {level: torch.cat(maps) for level, maps in pieces.items()}
-    choices = choose_levels(maps_of, size=size, budget=budget, given=given)
+    choices = choose_levels(maps_of, size=size, budget=options.fidelity, given=options.levels)
     return Description(
         levels=tuple(choice.level for choice in choices),
         teacher_grid=size,
         teacher=teacher.identity,
-        temporal=_temporal(teacher, every),
-        budget=budget,
+        temporal=_temporal(teacher, options.every),
+        budget=options.fidelity,
         measured={choice.level.name: {"kl": choice.kl, "bytes_per_map": choice.bytes_per_map} for choice in choices},
         provenance={name: teacher.facts[name] for name in PROVENANCE},
     )
 
 
-def as_of_now(
-    there: Description, teacher: Network, *, every: int, budget: float, given: Mapping[str, Given] | None = None
-) -> Description:
+def as_of_now(there: Description, teacher: Network, options: DumpOptions) -> Description:
     """What an existing store would say were it made by this teacher now; other grids and steps are kept."""
-    given = given or {}
+    given = options.levels
     return replace(
         there,
         levels=tuple(given[level.name].level(level.name) if level.name in given else level for level in there.levels),
         teacher_grid=teacher.scaling.size,
         teacher=teacher.identity,
-        temporal=_temporal(teacher, every),
-        budget=budget,
+        temporal=_temporal(teacher, options.every),
+        budget=options.fidelity,
     )
 
 
 def refuse_other_teacher(there: Description, teacher: Network, url: str) -> None:
     """Raise StoreError, naming what differs, where the store's maps are not of this teacher."""
-    there.refuse_other(as_of_now(there, teacher, every=there.every, budget=there.budget), url)
+    there.refuse_other(as_of_now(there, teacher, DumpOptions(every=there.every, fidelity=there.budget)), url)
 
 
 def _temporal(teacher: Network, every: int) -> Temporal:

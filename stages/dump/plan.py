@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tinyhd_pipe.stages.dump.fidelity import Given
 from tinyhd_pipe.stages.dump.identity import as_of_now, description_of, nothing_decodes
 from tinyhd_pipe.stages.dump.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.networks.network import Network
+from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.stages.video.decoding import count_packets, decode
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
@@ -74,13 +74,8 @@ def plan_dump(
     sources: Sequence[VideoSource],
     url: str,
     teacher: Network,
+    options: DumpOptions,
     *,
-    every: int = 1,
-    budget: float = 2e-4,
-    given: Mapping[str, Given] | None = None,
-    shard_bytes: int = 128 << 20,
-    retry_problems: bool = False,
-    prune: bool = False,
     labelled: int = 0,
     reading: Callable[[int, int], None] = lambda done, total: None,
 ) -> DumpPlan:
@@ -95,15 +90,21 @@ def plan_dump(
     there = read_description(url)
     seconds = 0.0
     if there is None:
-        description, seconds = _measured(teacher, sources, every=every, budget=budget, given=given)
+        description, seconds = _measured(teacher, sources, options)
     else:
-        description = as_of_now(there, teacher, every=every, budget=budget, given=given)
+        description = as_of_now(there, teacher, options)
     writer = create_or_open(url, description, make=False)
     videos = list(found.values())
-    plan = writer.plan(videos, shard_bytes=shard_bytes, retry_problems=retry_problems, prune=prune, write=False)
-    left = _left(plan, found, every)
+    plan = writer.plan(
+        videos,
+        shard_bytes=options.shard_bytes,
+        retry_problems=options.retry_problems,
+        prune=options.prune,
+        write=False,
+    )
+    left = _left(plan, found, options.every)
     if left and not seconds:
-        _, seconds = _measured(teacher, sources, every=every, budget=budget, given=given)
+        _, seconds = _measured(teacher, sources, options)
     bytes_a_map = _bytes_a_map(url, writer.description)
     maps = sum(left.values())
     frames = sum(video.frames for video in found.values())
@@ -118,7 +119,7 @@ def plan_dump(
         seconds_left=seconds * maps,
         bytes_a_map=bytes_a_map,
         bytes_left=bytes_a_map * maps,
-        break_even=_break_even(teacher, frames, every, videos=len(found), labelled=labelled),
+        break_even=_break_even(teacher, frames, options.every, videos=len(found), labelled=labelled),
         problems=problems,
     )
 
@@ -165,21 +166,14 @@ def _left(plan: ShardPlan, found: Mapping[str, Source], every: int) -> dict[str,
     return {video: -(-found[video].frames // every) for video in to_make if video in found}
 
 
-def _measured(
-    teacher: Network,
-    sources: Sequence[VideoSource],
-    *,
-    every: int,
-    budget: float,
-    given: Mapping[str, Given] | None,
-) -> tuple[Description, float]:
+def _measured(teacher: Network, sources: Sequence[VideoSource], options: DumpOptions) -> tuple[Description, float]:
     """What a store of these maps would say of itself, and the seconds that one map takes with all its levels.
 
     Raises VideoError when none of the videos decodes, SettingError when 8 bits cannot keep the budget.
     """
     samples: list[Mapping[str, Tensor]] = []
     made, times = [0], [time.perf_counter()]
-    with closing(_maps_of_any(teacher, sources, every=every)) as coming:
+    with closing(_maps_of_any(teacher, sources, every=options.every)) as coming:
         for maps in coming:
             samples.append({level: logits.cpu() for level, logits in maps.items()})
             made.append(made[-1] + len(samples[-1]["final"]))
@@ -189,7 +183,7 @@ def _measured(
                 break
     first = 1 if len(times) > 2 else 0  # the first windows wait for frames and choose kernels
     seconds = (times[-1] - times[first]) / (made[-1] - made[first])
-    return description_of(teacher, samples, every=every, budget=budget, given=given), seconds
+    return description_of(teacher, samples, options), seconds
 
 
 def _maps_of_any(

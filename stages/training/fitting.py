@@ -14,46 +14,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tinyhd_pipe.stages.networks.layers.layout import channels_last
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
+from tinyhd_pipe.stages.settings.training import Recipe
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, collate
 from tinyhd_pipe.store.errors import SettingError
-
-Optimiser = Literal["sgd", "adam", "adamw"]
-Schedule = Literal["steps", "cosine"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is fitted. The published values are the defaults of params in the command line."""
-
-    epochs: int
-    batch: int
-    """Samples in one forward pass."""
-    accumulate: int
-    """Forward passes before the optimiser steps."""
-    clips_per_video: int
-    """Random clips drawn from every video in one epoch."""
-    optimiser: Optimiser
-    learning_rate: float
-    weight_decay: float
-    momentum: float
-    """SGD's momentum; the others keep their own defaults."""
-    schedule: Schedule
-    """`steps`: multiplied by `decay` at each milestone; `cosine`: falling to 0 over all steps."""
-    milestones: tuple[int, ...]
-    """Epochs at whose beginning the learning rate falls and the best weights so far are taken up again."""
-    decay: float
-    validate_every: int
-    """Epochs between validations; the last epoch is always validated."""
-    mixed_precision: bool
-    """bfloat16 autocast; on a GPU only: its backward pass corrupts memory on this CPU build."""
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -91,41 +61,50 @@ class _Progress:
 Terms = Callable[[Mapping[str, Tensor], Batch], dict[str, Tensor]]
 
 
-def fit(
-    module: nn.Module,
-    *,
-    dataset: ClipDataset,
-    loss_terms: Terms,
-    validate: Callable[[], Mapping[str, float]],
-    parameter_groups: Sequence[dict[str, Any]],
-    recipe: Recipe,
-    facts: Mapping[str, Any],
-    out: Path,
-    resume: bool,
-    overwrite: bool,
-    device: torch.device,
-    report: Callable[[EpochReport], None],
-    step_report: Callable[[int, int], None] = lambda done, total: None,
-) -> Fitted:
-    """Fit `module` and leave `best.safetensors`, `last.safetensors` and `history.jsonl` in `out`.
+@dataclass(frozen=True)
+class Objective:
+    """What is fitted, to what."""
 
-    Arguments:
-        loss_terms: (logits, batch) -> named terms; their sum is minimised.
-        validate: named scores of the module as it stands; the first one decides which weights are best.
-        facts: what the weights file says of itself; a resumed run must have the same.
-        resume, overwrite: what to do with a run that `out` holds already: go on with it if its facts are the same;
-            begin again. Both: go on if it can be, else begin again. Neither: refuse.
-        report, step_report: told of every epoch, and of every (step, steps in all).
+    module: nn.Module
+    dataset: ClipDataset
+    loss_terms: Terms
+    """(logits, batch) -> named terms; their sum is minimised."""
+    validate: Callable[[], Mapping[str, float]]
+    """Named scores of the module as it stands; the first one decides which weights are best."""
+    parameter_groups: Sequence[dict[str, Any]]
+    facts: Mapping[str, Any]
+    """What the weights file says of itself; a resumed run must have the same."""
 
-    Raises SettingError when `out` holds a run that may not be touched, or mixed precision is asked of a CPU.
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run lives, what becomes of one that is there already, and who hears of it."""
+
+    out: Path
+    """Folder for weights and history."""
+    resume: bool = False
+    """Go on with the run that `out` holds, if its facts are the same."""
+    overwrite: bool = False
+    """Begin again; with `resume` only where going on is impossible. Neither of them: refuse."""
+    device: str = "cpu"
+    epoch_done: Callable[[EpochReport], None] = lambda epoch: None
+    step_done: Callable[[int, int], None] = lambda done, total: None
+    """Told (steps done, steps in all)."""
+
+
+def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
+    """Fit a network and leave `best.safetensors`, `last.safetensors` and `history.jsonl` in the run's folder.
+
+    Raises SettingError when that folder holds a run that may not be touched, or mixed precision is asked of a CPU.
     """
+    device, out, module, dataset = torch.device(run.device), run.out, objective.module, objective.dataset
     if recipe.mixed_precision and device.type == "cpu":
         raise SettingError("mixed_precision: bfloat16 training crashes on a CPU; set it to false, or use a GPU")
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     channels_last(module.to(device))
-    optimiser = _optimiser(parameter_groups, recipe)
-    stand, history = _take_up(out, module, optimiser, facts, resume=resume, overwrite=overwrite)
+    optimiser = _optimiser(objective.parameter_groups, recipe)
+    stand, history = _take_up(run, objective, optimiser)
     samples_per_epoch = len(dataset.epoch_keys(0, recipe.clips_per_video))
     steps_per_epoch = math.ceil(samples_per_epoch / (recipe.batch * recipe.accumulate))
 
@@ -143,26 +122,26 @@ def fit(
                 batch = batch.to(device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=recipe.mixed_precision):
                     logits = module(batch.clip)
-                terms = loss_terms({level: maps.float() for level, maps in logits.items()}, batch)
+                terms = objective.loss_terms({level: maps.float() for level, maps in logits.items()}, batch)
                 share = len(batch.clip) / samples
                 torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0.0) + float(term.detach()) * share / steps_per_epoch
             optimiser.step()
-            step_report(done + 1, recipe.epochs * steps_per_epoch)
+            run.step_done(done + 1, recipe.epochs * steps_per_epoch)
 
         stand.epoch = epoch + 1
         validation = None
         if stand.epoch % recipe.validate_every == 0 or stand.epoch == recipe.epochs:
             module.eval()
-            validation = dict(validate())
+            validation = dict(objective.validate())
             score = next(iter(validation.values()))
             if score < stand.best_score:
                 stand.best_score, stand.best_epoch = score, epoch
-                write_weights(out / "best.safetensors", module.state_dict(), {**facts, "epoch": epoch})
+                write_weights(out / "best.safetensors", module.state_dict(), {**objective.facts, "epoch": epoch})
         history.append(EpochReport(epoch, sums, validation, optimiser.param_groups[0]["lr"]))
-        _save(out, module, optimiser, stand, history, facts)
-        report(history[-1])
+        _save(out, objective, optimiser, stand, history)
+        run.epoch_done(history[-1])
 
     if stand.best_epoch < 0:
         raise SettingError(f"{out}: no epoch had a finite validation score; lower the learning rate")
@@ -211,13 +190,13 @@ def _steps(dataset: ClipDataset, recipe: Recipe, epoch: int) -> Iterator[list[Ba
 
 def _save(
     out: Path,
-    module: nn.Module,
+    objective: Objective,
     optimiser: torch.optim.Optimizer,
     stand: _Progress,
     history: Sequence[EpochReport],
-    facts: Mapping[str, Any],
 ) -> None:
     """Write the state of the run; each file is written beside and renamed, the one that resume trusts last."""
+    module, facts = objective.module, objective.facts
     write_weights(out / "last.safetensors", module.state_dict(), {**facts, "epoch": stand.epoch - 1})
     _replace(out / "history.jsonl", lambda path: path.write_text(_lines(history)))
     state = {
@@ -240,28 +219,21 @@ def _lines(history: Sequence[EpochReport]) -> str:
     return "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history)
 
 
-def _take_up(
-    out: Path,
-    module: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    facts: Mapping[str, Any],
-    *,
-    resume: bool,
-    overwrite: bool,
-) -> tuple[_Progress, list[EpochReport]]:
-    """Go on with the run in `out` where that is wanted and possible, else begin one."""
+def _take_up(run: Run, objective: Objective, optimiser: torch.optim.Optimizer) -> tuple[_Progress, list[EpochReport]]:
+    """Go on with the run that is there where that is wanted and possible, else begin one."""
+    out, module = run.out, objective.module
     path = out / "state.pt"
     if not path.exists():
         return _Progress(), []
-    if not resume and not overwrite:
+    if not run.resume and not run.overwrite:
         raise SettingError(f"{out}: holds a run already; --resume goes on with it, --overwrite begins again")
-    if resume:
+    if run.resume:
         state = torch.load(path, weights_only=True, map_location="cpu")
-        if state["facts"] == json.dumps(facts, sort_keys=True):
+        if state["facts"] == json.dumps(objective.facts, sort_keys=True):
             module.load_state_dict(state["module"])
             optimiser.load_state_dict(state["optimiser"])
             history = [EpochReport(**json.loads(line)) for line in state["history"].splitlines()]
             return _Progress(**state["stand"]), history
-        if not overwrite:
+        if not run.overwrite:
             raise SettingError(f"{out}: holds a run with other settings; give another --out, or add --overwrite")
     return _Progress(), []

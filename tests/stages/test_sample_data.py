@@ -23,6 +23,7 @@ from tinyhd_pipe.stages.sample_data import (
     make_sample_data,
     sample_clip,
 )
+from tinyhd_pipe.stages.settings.sample_data import SampleOptions
 from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
 from tinyhd_pipe.store.errors import DataError, SettingError
@@ -48,7 +49,7 @@ def densities(split: str, seed: int) -> tuple[NDArray[np.float64], ...]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> SampleData:
     out = tmp_path_factory.mktemp("sample") / "data"
-    return make_sample_data(out, train=2, heldout=1, unlabelled=1, frames=40, seed=3)
+    return make_sample_data(out, SampleOptions(train=2, heldout=1, unlabelled=1, frames=40, seed=3))
 
 
 def hashes(out: Path) -> dict[str, str]:
@@ -61,7 +62,7 @@ def hashes(out: Path) -> dict[str, str]:
 
 def test_one_seed_gives_the_same_bytes_twice_and_another_seed_gives_others(tmp_path: Path) -> None:
     for name, seed in (("one", 5), ("again", 5), ("other", 6)):
-        make_sample_data(tmp_path / name, train=1, heldout=1, unlabelled=1, frames=32, seed=seed)
+        make_sample_data(tmp_path / name, SampleOptions(train=1, heldout=1, unlabelled=1, frames=32, seed=seed))
     one, again, other = (hashes(tmp_path / name) for name in ("one", "again", "other"))
     assert one == again
     assert one.keys() == other.keys()
@@ -75,7 +76,7 @@ def test_no_two_clips_are_alike(made: SampleData) -> None:
 
 def test_the_heldout_clips_stay_when_there_are_more_to_train_on(tmp_path: Path) -> None:
     for train in (1, 2):
-        make_sample_data(tmp_path / str(train), train=train, heldout=1, unlabelled=0, frames=32)
+        make_sample_data(tmp_path / str(train), SampleOptions(train=train, heldout=1, unlabelled=0, frames=32))
     few, many = (hashes(tmp_path / str(train) / "heldout") for train in (1, 2))
     assert list(few.values()) == list(many.values())
 
@@ -83,7 +84,9 @@ def test_the_heldout_clips_stay_when_there_are_more_to_train_on(tmp_path: Path) 
 def test_a_second_run_leaves_the_same_files(tmp_path: Path) -> None:
     heard: list[tuple[int, int]] = []
     for _ in range(2):
-        make_sample_data(tmp_path, train=1, heldout=0, unlabelled=1, frames=32, progress=lambda *n: heard.append(n))
+        make_sample_data(
+            tmp_path, SampleOptions(train=1, heldout=0, unlabelled=1, frames=32), progress=lambda *n: heard.append(n)
+        )
         if len(heard) == 2:
             before = hashes(tmp_path)
     assert hashes(tmp_path) == before
@@ -320,7 +323,7 @@ def test_a_setting_out_of_range_is_refused_before_anything_is_written(
     tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SettingError, match=message):
-        make_sample_data(tmp_path / "new", **settings)
+        make_sample_data(tmp_path / "new", SampleOptions(**settings))
     assert not (tmp_path / "new").exists()
 
 
@@ -334,5 +337,5 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
 def test_sample_data_of_other_settings_is_not_mixed_with_new(made: SampleData) -> None:
     before = hashes(made.train.parent)
     with pytest.raises(DataError, match="other settings"):
-        make_sample_data(made.train.parent, train=2, heldout=1, unlabelled=1, frames=40, seed=4)
+        make_sample_data(made.train.parent, SampleOptions(train=2, heldout=1, unlabelled=1, frames=40, seed=4))
     assert hashes(made.train.parent) == before

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinyhd_pipe.stages.dump.fidelity import Given, choose_levels, kl_of
+from tinyhd_pipe.stages.dump.fidelity import choose_levels, kl_of
 from tinyhd_pipe.stages.dump.teacher_maps import ahead, teacher_maps, window_batches
 from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.network import Network, load_teacher, scaling_for
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.networks.weights import write_weights
+from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions, StoredLevel
 from tinyhd_pipe.stages.teacher_dump import DumpProgress, teacher_dump
 from tinyhd_pipe.stages.video.clips import teacher_window
 from tinyhd_pipe.stages.video.decoding import decode
@@ -27,6 +28,8 @@ from tinyhd_pipe.store.errors import VideoError
 
 SIZE = (32, 64)
 BUDGET = 5e-4
+SHARD = 30_000 / 2**20
+"""Megabytes."""
 
 
 def _teacher(folder: Path, seed: int = 0) -> Network:
@@ -90,7 +93,7 @@ def _files(store: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def dumped(teacher: Network, videos: list[VideoSource], tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("dumped") / "maps.zarr"
-    teacher_dump(videos, str(store), teacher, budget=BUDGET, shard_bytes=30_000)
+    teacher_dump(videos, str(store), teacher, DumpOptions(fidelity=BUDGET, shard_megabytes=SHARD))
     return store
 
 
@@ -146,8 +149,8 @@ def test_interrupted_anywhere_it_ends_with_the_same_bytes(
                 raise _KilledError
 
         with pytest.raises(_KilledError):
-            teacher_dump(videos, str(store), teacher, budget=BUDGET, shard_bytes=30_000, report=kill)
-        teacher_dump(videos, str(store), teacher, budget=BUDGET, shard_bytes=30_000)
+            teacher_dump(videos, str(store), teacher, DumpOptions(fidelity=BUDGET, shard_megabytes=SHARD), report=kill)
+        teacher_dump(videos, str(store), teacher, DumpOptions(fidelity=BUDGET, shard_megabytes=SHARD))
         assert _files(store) == _files(dumped)
 
 
@@ -155,36 +158,36 @@ def test_a_second_dump_has_nothing_to_do_and_another_teacher_is_refused(
     teacher: Network, videos: list[VideoSource], dumped: Path, tmp_path: Path
 ) -> None:
     before = _files(dumped)
-    again = teacher_dump(videos, str(dumped), teacher, budget=BUDGET, shard_bytes=30_000)
+    again = teacher_dump(videos, str(dumped), teacher, DumpOptions(fidelity=BUDGET, shard_megabytes=SHARD))
     assert (again.frames, again.already_there) == (0, len(videos))
     with pytest.raises(StoreError, match="weights_sha256"):
-        teacher_dump(videos, str(dumped), _teacher(tmp_path, seed=1), budget=BUDGET)
+        teacher_dump(videos, str(dumped), _teacher(tmp_path, seed=1), DumpOptions(fidelity=BUDGET))
     with pytest.raises(StoreError, match="every"):
-        teacher_dump(videos, str(dumped), teacher, budget=BUDGET, every=2)
+        teacher_dump(videos, str(dumped), teacher, DumpOptions(fidelity=BUDGET, every=2))
     assert _files(dumped) == before
 
 
 def test_a_given_grid_and_step_are_stored_and_others_do_not_join(
     teacher: Network, videos: list[VideoSource], tmp_path: Path
 ) -> None:
-    store, final = str(tmp_path / "maps.zarr"), Given(SIZE, 0.07)
+    store, final = str(tmp_path / "maps.zarr"), StoredLevel(SIZE, 0.07)
     for _ in range(2):  # the second time there is a store
-        teacher_dump(videos[:1], store, teacher, budget=BUDGET, given={"final": final})
+        teacher_dump(videos[:1], store, teacher, DumpOptions(fidelity=BUDGET, levels={"final": final}))
     description = open_store(store).description
     assert final.level("final") in description.levels
     assert 0 < description.measured["final"]["kl"] < BUDGET
-    finer = {"final": Given(SIZE, 0.06)}
+    finer = {"final": StoredLevel(SIZE, 0.06)}
     with pytest.raises(StoreError, match=r"made with levels.final.add_offset = -11.96, not -10.68"):
-        teacher_dump(videos[:1], store, teacher, budget=BUDGET, given=finer)
+        teacher_dump(videos[:1], store, teacher, DumpOptions(fidelity=BUDGET, levels=finer))
 
 
 def test_only_a_changed_video_is_done_again(teacher: Network, videos: list[VideoSource], tmp_path: Path) -> None:
     folder, store = tmp_path / "videos", tmp_path / "maps.zarr"
     shutil.copytree(videos[0].path.parent, folder)
-    teacher_dump(find_videos([folder]), str(store), teacher, budget=BUDGET)
+    teacher_dump(find_videos([folder]), str(store), teacher, DumpOptions(fidelity=BUDGET))
     write_video(folder / "1.mp4", _clip(20, seed=9))
     before = open_store(store).read("0.mp4", [5])["final"]
-    redone = teacher_dump(find_videos([folder]), str(store), teacher, budget=BUDGET)
+    redone = teacher_dump(find_videos([folder]), str(store), teacher, DumpOptions(fidelity=BUDGET))
     assert redone.frames == 20
     np.testing.assert_array_equal(open_store(store).read("0.mp4", [5])["final"], before)
 
@@ -192,7 +195,7 @@ def test_only_a_changed_video_is_done_again(teacher: Network, videos: list[Video
 def test_every_third_frame_is_the_same_map_as_in_a_full_dump(
     teacher: Network, videos: list[VideoSource], dumped: Path, tmp_path: Path
 ) -> None:
-    teacher_dump(videos, str(tmp_path / "third.zarr"), teacher, budget=BUDGET, every=3)
+    teacher_dump(videos, str(tmp_path / "third.zarr"), teacher, DumpOptions(fidelity=BUDGET, every=3))
     third, full = open_store(tmp_path / "third.zarr"), open_store(dumped)
     kept = third.read("0.mp4", range(0, 40, 3), size=SIZE)["final"]
     whole = full.read("0.mp4", range(0, 40, 3), size=SIZE)["final"]
@@ -206,7 +209,7 @@ def test_a_frame_that_does_not_decode_is_marked_and_its_neighbours_are_not(teach
     for number, picture in enumerate(_clip(20, seed=0)):
         Image.fromarray(picture).save(folder / f"{number:03d}.png")
     (folder / "004.png").write_text("broken")
-    dumped = teacher_dump(find_videos([folder]), str(tmp_path / "maps.zarr"), teacher, budget=BUDGET)
+    dumped = teacher_dump(find_videos([folder]), str(tmp_path / "maps.zarr"), teacher, DumpOptions(fidelity=BUDGET))
     store = open_store(tmp_path / "maps.zarr")
     assert store.status("frames", range(20)).tolist() == [int(frame == 4) for frame in range(20)]
     assert list(dumped.problems) == ["frames"]

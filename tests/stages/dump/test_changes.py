@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.small_dumps import BUDGET, LENGTHS, SHARD_BYTES, clip, dump_of, finished_shards, write_teacher, write_videos
+from tests.small_dumps import LENGTHS, OPTIONS, clip, dump_of, finished_shards, write_teacher, write_videos
 from tests.store_tools import content_of
 from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.networks.network import Network, load_teacher
@@ -48,8 +48,7 @@ def place(made: Path, tmp_path: Path) -> Path:
 
 
 def dump(place: Path, teacher: Network, **options: Any) -> Dumped:
-    settings = {"budget": BUDGET, "shard_bytes": SHARD_BYTES, **options}
-    return teacher_dump(find_videos([place / "videos"]), str(place / "maps.zarr"), teacher, **settings)
+    return teacher_dump(find_videos([place / "videos"]), str(place / "maps.zarr"), teacher, replace(OPTIONS, **options))
 
 
 def maps_of(place: Path) -> dict[str, np.ndarray[Any, Any]]:

@@ -22,6 +22,7 @@ from tinyhd_pipe.stages.dump import cluster_work
 from tinyhd_pipe.stages.dump.cluster import Cluster, _Tally
 from tinyhd_pipe.stages.dump.cluster_work import Order, TeacherFile, device_of, make_shard_once
 from tinyhd_pipe.stages.networks.network import Network, load_teacher
+from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.teacher_dump import DumpProgress, describe, teacher_dump
 from tinyhd_pipe.stages.video.sources import VideoSource, digest, find_videos
 from tinyhd_pipe.stages.video.writing import write_video
@@ -31,6 +32,7 @@ from tinyhd_pipe.store.plan import Member
 from tinyhd_pipe.store.verify import verify
 
 SHARD_BYTES = 30_000
+OPTIONS = DumpOptions(fidelity=BUDGET, shard_megabytes=SHARD_BYTES / 2**20)
 LENGTHS = (40, 20, 7, 1, 33, 30)
 MAPS = sum(LENGTHS)
 WEIGHTS = "teacher0.safetensors"
@@ -71,7 +73,7 @@ def videos(place: Path) -> list[VideoSource]:
 @pytest.fixture(scope="module")
 def whole(teacher: Network, videos: list[VideoSource], place: Path) -> Path:
     """The store as one process makes it."""
-    teacher_dump(videos, str(place / "whole.zarr"), teacher, budget=BUDGET, shard_bytes=SHARD_BYTES)
+    teacher_dump(videos, str(place / "whole.zarr"), teacher, OPTIONS)
     return place / "whole.zarr"
 
 
@@ -116,14 +118,19 @@ def test_two_workers_leave_the_bytes_of_one_process_also_when_one_is_killed_at_w
         told.append(at)
         if at.frames >= MAPS // 4 and not killed:
             with pytest.raises(StoreError, match="another dump is writing to it"):
-                teacher_dump(videos, store, teacher, budget=BUDGET)
+                teacher_dump(videos, store, teacher, DumpOptions(fidelity=BUDGET))
             victim = max(_workers_of(psutil.Process()), key=lambda worker: worker.pid)
             killed.append(victim.pid)
             victim.kill()
 
     cluster = Cluster(TeacherFile.of(teacher, place / WEIGHTS), workers=2)
     dumped = teacher_dump(
-        videos, store, teacher, budget=BUDGET, shard_bytes=SHARD_BYTES, cluster=cluster, report=kill_one
+        videos,
+        store,
+        teacher,
+        OPTIONS,
+        cluster=cluster,
+        report=kill_one,
     )
     assert killed
     assert _files(Path(store)) == _files(whole)
@@ -149,7 +156,7 @@ def test_an_existing_cluster_gives_the_same_bytes_and_loads_the_teacher_once_a_w
 
 def _order(store: Path, teacher: Network, videos: list[VideoSource], file: TeacherFile) -> tuple[Order, ShardTask]:
     """A store that is begun, and the order and the task of its first shard."""
-    writer = create_or_open(store, describe(teacher, videos[:1], every=1, budget=BUDGET))
+    writer = create_or_open(store, describe(teacher, videos[:1], DumpOptions(fidelity=BUDGET)))
     task = writer.plan([Source(video.id, digest(video), 1) for video in videos]).todo[0]
     return Order(writer, file, threads=3, topic="test", spread=False), task
 

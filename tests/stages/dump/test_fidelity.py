@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.stages.networks.test_hd2s import blobs, lively
-from tinyhd_pipe.stages.dump.fidelity import Choice, Given, choose_levels, kl_of, to_grid, to_size
+from tinyhd_pipe.stages.dump.fidelity import Choice, choose_levels, kl_of, to_grid, to_size
 from tinyhd_pipe.stages.dump.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.networks.network import Network, load_teacher
+from tinyhd_pipe.stages.settings.teacher_dump import StoredLevel
 from tinyhd_pipe.stages.video.decoding import Picture, decode
 from tinyhd_pipe.stages.video.sources import find_videos
 from tinyhd_pipe.store import Source, Store, create_or_open, open_store
-from tinyhd_pipe.store.encoding import tolerance
+from tinyhd_pipe.store.encoding import CENTRE, tolerance
 from tinyhd_pipe.store.errors import SettingError
 from tinyhd_pipe.store.schema import Description, Level
 
@@ -36,6 +37,7 @@ def stored(path: Path, native: Mapping[str, torch.Tensor], levels: Sequence[Leve
 
 
 @settings(max_examples=6, deadline=None)
+@example(weights=0, pixels=195933)  # logits up to 26
 @given(weights=st.integers(0, 3), pixels=st.integers(0, 2**31))
 def test_hd2s_conspicuity_read_from_the_half_grid_is_the_live_map_up_to_rounding(
     tmp_path_factory: pytest.TempPathFactory, weights: int, pixels: int
@@ -44,8 +46,9 @@ def test_hd2s_conspicuity_read_from_the_half_grid_is_the_live_map_up_to_rounding
     network, clip = lively(2 / 16, weights), blobs(pixels, 3, 64, 96)
     with torch.inference_mode():
         live, native = network(clip), network.native_logits(clip)
-    wide = 0.2  # logits of random weights go far: 256 codes have to reach them
-    levels = [Given((maps.shape[1], maps.shape[2]), wide).level(name) for name, maps in native.items()]
+    furthest = max(float((maps - CENTRE).abs().max()) for maps in native.values())
+    wide = max(0.2, furthest / 127)  # logits of random weights go far: 256 codes have to reach them
+    levels = [StoredLevel((maps.shape[1], maps.shape[2]), wide).level(name) for name, maps in native.items()]
     assert [level.grid for level in levels] == [(32, 48)] * 4 + [(64, 96)]
     store = stored(tmp_path_factory.mktemp("half") / "maps.zarr", native, levels, (64, 96))
     read = store.read("v", range(3), size=(64, 96))
@@ -71,13 +74,13 @@ def smooth() -> torch.Tensor:
     return torch.from_numpy((3 * np.sin(y + time) * np.cos(x) - 4).astype(np.float32))
 
 
-def choose(**levels: Given) -> Choice:
+def choose(**levels: StoredLevel) -> Choice:
     (choice,) = choose_levels({"final": smooth()}, size=(64, 96), budget=BUDGET, given=levels)
     return choice
 
 
 def test_a_given_grid_and_step_are_taken_as_they_are_and_measured() -> None:
-    choice = choose(final=Given((64, 96), 0.06))
+    choice = choose(final=StoredLevel((64, 96), 0.06))
     assert (choice.level.grid, choice.level.scale) == ((64, 96), 0.06)
     assert 0 < choice.kl < BUDGET
     assert choice.bytes_per_map > choose().bytes_per_map
@@ -86,15 +89,15 @@ def test_a_given_grid_and_step_are_taken_as_they_are_and_measured() -> None:
 @pytest.mark.parametrize(
     ("levels", "reason"),
     [
-        ({"final": Given((64, 96), 0.3)}, r"final on 64x96 in steps of 0.3 costs .* more than fidelity 0.0002"),
-        ({"final": Given((4, 6), 0.06)}, r"final on 4x6 .* more than fidelity"),
-        ({"final": Given((48, 96), 0.06)}, r"expected a grid that divides the teacher's 64x96"),
-        ({"final": Given((128, 192), 0.06)}, r"expected a grid that divides the teacher's 64x96"),
-        ({"final": Given((64, 96), 0.01)}, r"8 bits need 0.055 logits or more"),
-        ({"finale": Given((64, 96), 0.06)}, r"'finale' is not known: the levels are final"),
+        ({"final": StoredLevel((64, 96), 0.3)}, r"final on 64x96 in steps of 0.3 costs .* more than fidelity 0.0002"),
+        ({"final": StoredLevel((4, 6), 0.06)}, r"final on 4x6 .* more than fidelity"),
+        ({"final": StoredLevel((48, 96), 0.06)}, r"expected a grid that divides the teacher's 64x96"),
+        ({"final": StoredLevel((128, 192), 0.06)}, r"expected a grid that divides the teacher's 64x96"),
+        ({"final": StoredLevel((64, 96), 0.01)}, r"8 bits need 0.055 logits or more"),
+        ({"finale": StoredLevel((64, 96), 0.06)}, r"'finale' is not known: the levels are final"),
     ],
 )
-def test_what_is_given_and_cannot_keep_the_budget_is_refused(levels: dict[str, Given], reason: str) -> None:
+def test_what_is_given_and_cannot_keep_the_budget_is_refused(levels: dict[str, StoredLevel], reason: str) -> None:
     with pytest.raises(SettingError, match=reason):
         choose(**levels)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.small_dumps import LENGTHS, clip, dump_of, write_teacher, write_videos
+from tests.small_dumps import LENGTHS, OPTIONS, clip, dump_of, write_teacher, write_videos
 from tests.store_tools import content_of
 from tests.video_files import COUNT, KINDS, numbered, source_of, write
 from tinyhd_pipe.pipeline.app import run
@@ -14,6 +14,7 @@ from tinyhd_pipe.pipeline.console import duration, size
 from tinyhd_pipe.stages.dump.plan import plan_dump
 from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.network import load_teacher, ready
+from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.teacher_dump import DumpProgress, teacher_dump
 from tinyhd_pipe.stages.video.decoding import count_packets, decode, probe
 from tinyhd_pipe.stages.video.sources import find_videos
@@ -74,8 +75,7 @@ def test_a_killed_dumps_plan_says_what_is_left_of_it(place: Path, capsys: pytest
             find_videos([place / "videos"]),
             str(place / "maps.zarr"),
             teacher,
-            budget=0.01,
-            shard_bytes=1_500,
+            OPTIONS,
             report=kill,
         )
     finished = open_store(place / "maps.zarr").videos
@@ -91,7 +91,7 @@ def test_a_dump_has_paid_for_itself_when_training_would_have_run_as_many_windows
 
     def epochs(labelled: int, every: int = 1) -> tuple[int, float, float]:
         url = str(place / "none.zarr")
-        even = plan_dump(sources, url, single, budget=0.05, labelled=labelled, every=every).break_even
+        even = plan_dump(sources, url, single, DumpOptions(fidelity=0.05, every=every), labelled=labelled).break_even
         return even.clips_an_epoch, even.epochs_single, even.epochs_multi
 
     assert epochs(labelled=0) == (6, pytest.approx(frames / 6), pytest.approx(frames / 6 / 16))

@@ -9,6 +9,7 @@ from PIL import Image
 from tests.stages.test_teacher_dump import BUDGET, _clip, _teacher
 from tinyhd_pipe.stages.dump.store_check import FAR, sample_store
 from tinyhd_pipe.stages.networks.network import Network
+from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.teacher_dump import teacher_dump
 from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
 from tinyhd_pipe.stages.video.writing import write_video
@@ -31,7 +32,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[VideoSource]:
 @pytest.fixture(scope="module")
 def dumped(teacher: Network, videos: list[VideoSource], tmp_path_factory: pytest.TempPathFactory) -> str:
     store = tmp_path_factory.mktemp("dumped") / "maps.zarr"
-    teacher_dump(videos, str(store), teacher, budget=BUDGET)
+    teacher_dump(videos, str(store), teacher, DumpOptions(fidelity=BUDGET))
     return str(store)
 
 
@@ -78,7 +79,7 @@ def test_windows_that_do_not_decode_are_passed_over_and_thinned_stores_are_sampl
         Image.fromarray(picture).save(folder / f"{number:03d}.png")
     (folder / "018.png").write_text("broken")
     videos, store = find_videos([folder]), str(tmp_path / "maps.zarr")
-    teacher_dump(videos, store, teacher, budget=BUDGET, every=4)
+    teacher_dump(videos, store, teacher, DumpOptions(fidelity=BUDGET, every=4))
     sampled = sample_store(store, teacher, videos, frames=9)
     assert sampled.kept
     assert sampled.frames == 2, "of frames 0, 4, ..., 32 only 0 and 16 see nothing of frame 18"

@@ -13,15 +13,16 @@ import pytest
 import torch
 
 from tests.stages.test_teacher_dump import BUDGET, SIZE, _clip, _files, _teacher
-from tests.stages.training.test_training import RECIPE, SMALL
+from tests.stages.training.test_training import RECIPE
 from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.dump import shard_work
 from tinyhd_pipe.stages.networks.network import Network, scaling_for
 from tinyhd_pipe.stages.networks.overlap import ahead, cores, in_parallel, one_thread
+from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.student_train import stored_videos, student_train
 from tinyhd_pipe.stages.teacher_dump import DumpProgress, teacher_dump
 from tinyhd_pipe.stages.training.dataset import ClipDataset, Sampling
-from tinyhd_pipe.stages.training.fitting import Fitted
+from tinyhd_pipe.stages.training.fitting import Fitted, Run
 from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
 from tinyhd_pipe.stages.video.writing import write_video
 from tinyhd_pipe.store import Store, StoreError, open_store, storage
@@ -41,7 +42,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[VideoSource]:
 
 
 def _dump(videos: list[VideoSource], store: Path, teacher: Network, **options: Any) -> None:
-    teacher_dump(videos, str(store), teacher, budget=BUDGET, shard_bytes=30_000, **options)
+    teacher_dump(videos, str(store), teacher, DumpOptions(fidelity=BUDGET, shard_megabytes=30_000 / 2**20), **options)
 
 
 @pytest.fixture(scope="module")
@@ -233,20 +234,7 @@ def test_a_student_learns_from_a_dump_of_every_fifth_frame_and_asks_for_no_other
 
 
 def _trained(store: Store, videos: list[VideoSource], out: Path) -> Fitted:
-    return student_train(
-        store,
-        videos,
-        [],
-        out,
-        topology=SMALL,
-        size=SIZE,
-        recipe=replace(RECIPE, epochs=1),
-        unlabelled_per_labelled=1,
-        encoder_rate=0.5,
-        target_lag=0,
-        validation_share=0.34,
-        validation_clips=1,
-    )
+    return student_train(store, videos, [], replace(RECIPE, epochs=1, validation_share=0.34), Run(out))
 
 
 def test_of_two_that_need_one_thread_the_first_to_end_does_not_give_the_other_one_more() -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,31 +13,25 @@ import torch
 from tests.moving_dot import SIZE, column_of, make_data, make_store
 from tinyhd_pipe.stages.networks.network import scaling_for
 from tinyhd_pipe.stages.networks.weights import read_weights
-from tinyhd_pipe.stages.student_train import Topology, stored_videos, student_train
+from tinyhd_pipe.stages.settings.training import StudentRecipe, TeacherRecipe
+from tinyhd_pipe.stages.student_train import stored_videos, student_train
 from tinyhd_pipe.stages.teacher_train import teacher_train
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo
-from tinyhd_pipe.stages.training.fitting import EpochReport, Fitted, Recipe
+from tinyhd_pipe.stages.training.fitting import EpochReport, Fitted, Run
 from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
 from tinyhd_pipe.store import Store
 from tinyhd_pipe.store.errors import DataError, SettingError
 
-RECIPE = Recipe(
+RECIPE = StudentRecipe(
+    size=SIZE,
     epochs=4,
-    batch=2,
-    accumulate=1,
-    clips_per_video=1,
-    optimiser="sgd",
-    learning_rate=0.01,
-    weight_decay=5e-4,
-    momentum=0.9,
-    schedule="steps",
     milestones=(2,),
-    decay=0.1,
-    validate_every=1,
-    mixed_precision=False,
     seed=3,
+    decoders=("d1", "d2"),
+    reduction=4,
+    validation_share=0.5,
+    validation_clips=1,
 )
-SMALL = Topology(decoders=("d1", "d2"), reduction=4, outputs=1, d1_outputs=1)
 
 
 @pytest.fixture(scope="module")
@@ -129,18 +124,8 @@ def make_annotated(sources: list[VideoSource]) -> list:
     return find_annotated_videos(sources[0].path.parents[1])
 
 
-def _train(store: Store, sources: list[VideoSource], out: Path, recipe: Recipe = RECIPE, **kwargs: object) -> Fitted:
-    options: dict = {
-        "topology": SMALL,
-        "size": SIZE,
-        "recipe": recipe,
-        "unlabelled_per_labelled": 1.0,
-        "encoder_rate": 0.5,
-        "target_lag": 0,
-        "validation_share": 0.5,
-        "validation_clips": 1,
-    }
-    return student_train(store, sources, make_annotated(sources), out, **{**options, **kwargs})
+def _train(store: Store, sources: list[VideoSource], out: Path, recipe: StudentRecipe = RECIPE, **run: Any) -> Fitted:
+    return student_train(store, sources, make_annotated(sources), recipe, Run(out, **run))
 
 
 class _KilledError(Exception):
@@ -157,7 +142,7 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_weights(
             raise _KilledError
 
     with pytest.raises(_KilledError):
-        _train(store, sources, tmp_path / "killed", step_report=kill)
+        _train(store, sources, tmp_path / "killed", step_done=kill)
     resumed = _train(store, sources, tmp_path / "killed", resume=True)
     assert resumed.history == whole.history
     for name in ("best.safetensors", "last.safetensors"):
@@ -229,18 +214,23 @@ def test_the_weights_file_tells_topology_teacher_and_recipe(
 
 
 def test_a_reduced_teacher_learns_from_density_maps(sources: list[VideoSource], tmp_path: Path) -> None:
-    recipe = replace(RECIPE, epochs=6, clips_per_video=4, optimiser="adamw", learning_rate=3e-3, milestones=())
-    losses: list[Mapping[str, float]] = []
-    teacher_train(
-        make_annotated(sources),
-        tmp_path,
+    recipe = TeacherRecipe(
         width=0.125,
         size=SIZE,
-        recipe=recipe,
+        epochs=6,
+        clips_per_video=4,
+        batch=2,
+        accumulate=1,
+        optimiser="adamw",
+        learning_rate=3e-3,
+        milestones=(),
         validation_share=0.5,
         validation_clips=1,
-        report=lambda epoch: losses.append(epoch.loss),
+        seed=3,
     )
+    losses: list[Mapping[str, float]] = []
+    run = Run(tmp_path, epoch_done=lambda epoch: losses.append(epoch.loss))
+    teacher_train(make_annotated(sources), recipe, run)
     assert losses[-1]["density"] < losses[0]["density"] - 1, "nats, summed over five maps"
 
 

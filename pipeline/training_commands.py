@@ -1,0 +1,123 @@
+"""Commands that fit a network: what they ask for, their progress, and what they say when they are done.
+
+What is heavy is imported inside, so `--help` answers at once.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from tinyhd_pipe.pipeline import console
+from tinyhd_pipe.pipeline.allocator import keep_freed_memory
+from tinyhd_pipe.pipeline.options import (
+    Device,
+    DumpedVideos,
+    Json,
+    Overrides,
+    Overwrite,
+    Params,
+    Resume,
+    RunFolder,
+)
+
+if TYPE_CHECKING:
+    from tinyhd_pipe.stages.training.fitting import EpochReport, Fitted, Run
+
+
+def teacher_train(
+    data: Annotated[Path, Option(help="Labelled clips in the DHF1K layout: video/ and annotation/.", metavar="DIR")],
+    out: RunFolder,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    params: Params = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Fit HD2S where no published weights are at hand.
+
+    tinyhd-pipe teacher-train --data data/sample/train --out runs/teacher --params params.yaml
+    """
+    from tinyhd_pipe.pipeline.params import load_params
+    from tinyhd_pipe.stages import teacher_train as stage
+    from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+
+    keep_freed_memory()
+    recipe = load_params(params, overrides).teacher_train
+    if recipe.weights is not None:
+        adopted = stage.adopt_teacher(recipe.weights, out, size=recipe.size)
+        console.say(f"{adopted}: {recipe.weights} as it is; nothing was fitted")
+        console.result({"best": adopted}, as_json=as_json)
+        return
+    device = console.device(device)
+    with console.progress("teacher") as advance:
+        run = _run(advance, out, resume=resume, overwrite=overwrite, device=device)
+        fitted = stage.teacher_train(find_annotated_videos(data), recipe, run)
+    _show_fitted(fitted, as_json=as_json)
+
+
+def student_train(
+    store: Annotated[str, Option(help="The store that teacher-dump made.", metavar="URL")],
+    videos: DumpedVideos,
+    out: RunFolder,
+    labels: Annotated[
+        Path | None,
+        Option(help="Labelled clips among them, in the DHF1K layout; without it nothing is labelled.", metavar="DIR"),
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    params: Params = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Train a TinyHD student from the store alone.
+
+    tinyhd-pipe student-train --store maps.zarr --videos clips/ --out runs/student
+    """
+    from tinyhd_pipe.pipeline.params import load_params
+    from tinyhd_pipe.stages import student_train as stage
+    from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.video.sources import find_videos
+    from tinyhd_pipe.store.reader import open_store
+
+    keep_freed_memory()
+    recipe = load_params(params, overrides).student_train
+    opened, sources = open_store(store), find_videos(videos)
+    annotated = find_annotated_videos(labels) if labels else []
+    device = console.device(device)
+    with console.progress("student") as advance:
+        run = _run(advance, out, resume=resume, overwrite=overwrite, device=device)
+        fitted = stage.student_train(opened, sources, annotated, recipe, run)
+    _show_fitted(fitted, as_json=as_json)
+
+
+def _run(advance: console.Advance, out: Path, *, resume: bool, overwrite: bool, device: str) -> "Run":
+    """A run that tells its steps and epochs as one progress line: the bar counts steps, the note says latest losses."""
+    from tinyhd_pipe.stages.training.fitting import Run
+
+    latest = ""
+
+    def epoch_done(epoch: "EpochReport") -> None:
+        nonlocal latest
+        scores = epoch.validation or epoch.loss
+        kind = "left out" if epoch.validation else "loss"
+        latest = f"epoch {epoch.epoch + 1}, {kind}: " + ", ".join(f"{name} {x:.3f}" for name, x in scores.items())
+
+    return Run(
+        out,
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        epoch_done=epoch_done,
+        step_done=lambda done, total: advance(done, total, latest),
+    )
+
+
+def _show_fitted(fitted: "Fitted", *, as_json: bool) -> None:
+    best = next(epoch for epoch in fitted.history if epoch.epoch == fitted.best_epoch)
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in (best.validation or {}).items())
+    where = f"epoch {fitted.best_epoch + 1} of {len(fitted.history)}"
+    console.say(f"{fitted.best}: {where}; KL on videos left out: {scores}")
+    console.result(fitted, as_json=as_json)

@@ -1,0 +1,73 @@
+"""Where networks run: the device that was asked for, or the best one that is there.
+
+The decision that is not obvious: Apple's MPS is taken by itself only where it has just answered as the CPU does, for
+both kinds of network, since not every operation of theirs exists in every version of it. Cost: a second on a Mac,
+nothing elsewhere.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from tinyhd_pipe.stages.networks.hd2s import HD2S
+from tinyhd_pipe.stages.networks.tinyhd import TinyHD
+from tinyhd_pipe.store.errors import SettingError
+
+MPS_DIFFERENCE = 1e-3
+"""Largest difference of maps in [0, 1] at which MPS counts as right."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A device, and why it was taken."""
+
+    device: str
+    """As torch spells it: cpu, cuda, cuda:1, mps."""
+    why: str
+
+
+def choose_device(wanted: str) -> Chosen:
+    """The device that is meant by `auto`, cpu, cuda, cuda:1 or mps.
+
+    Raises SettingError for another name, or a device that is not there.
+    """
+    if wanted != "auto":
+        return Chosen(_there(wanted), "as asked for")
+    if torch.cuda.is_available():
+        return Chosen("cuda", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}")
+    if not torch.backends.mps.is_available():
+        return Chosen("cpu", f"{torch.get_num_threads()} threads; no CUDA device is there")
+    if (reason := _mps_fails()) is None:
+        return Chosen("mps", "its maps were held against the CPU's")
+    return Chosen("cpu", f"MPS is there, but {reason}; --device mps takes it all the same")
+
+
+def _there(wanted: str) -> str:
+    known = "use auto, cpu, cuda, cuda:N or mps"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise SettingError(f"device {wanted!r} is not known; {known}") from error
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise SettingError(f"device {wanted!r} is not there: torch sees {count} CUDA devices; {known}")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise SettingError(f"device {wanted!r} is not there: it needs a Mac with Apple's processor; {known}")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise SettingError(f"device {wanted!r} was never tried with these networks; {known}")
+    return wanted
+
+
+def _mps_fails() -> str | None:
+    """Why MPS cannot be relied on, or None where both kinds of network answer on it as they do on the CPU."""
+    clip = torch.rand(1, 3, 16, 32, 64, generator=torch.Generator().manual_seed(0))
+    for module in (HD2S(width=0.0625), TinyHD(decoders=("d1", "d2", "d3"), reduction=4, outputs=16)):
+        try:
+            with torch.inference_mode():
+                right = module.eval()(clip)
+                there = module.to("mps")(clip.to("mps"))
+        except (NotImplementedError, RuntimeError) as error:
+            return f"an operation of {type(module).__name__} is missing on it ({str(error).splitlines()[0]})"
+        worst = max(float((right[level].sigmoid() - maps.cpu().sigmoid()).abs().max()) for level, maps in there.items())
+        if not worst <= MPS_DIFFERENCE:
+            return f"its maps of {type(module).__name__} differ from the CPU's by {worst:.1e}"
+    return None
