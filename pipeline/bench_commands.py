@@ -60,6 +60,9 @@ def predict(
     console.table(f"{weights}: {_facts(measured.machine)}", columns, rows)
     if not measured.agree:
         console.say("bfloat16 does not keep this network's maps: judge it on trained weights, or stay with float32")
+    console.say(f"auto takes {measured.by_rule.precision} here, {measured.by_rule.reason}")
+    if measured.advice:
+        console.say(measured.advice)
     console.result(measured, as_json=as_json)
 
 
@@ -113,7 +116,7 @@ def dump(
     ] = None,
     precision: Annotated[
         Literal["float32", "bfloat16", "auto"],
-        Option(help="Of our fastest way: float32, bfloat16, or auto, which measures."),
+        Option(help="Of our fastest way: float32, bfloat16, or auto, which goes by the rule of a dump."),
     ] = "auto",
     frames: Annotated[int, Option(min=17, help="Frames that our way makes in each round.", metavar="N")] = 96,
     rounds: Annotated[int, Option(min=1, help="All ways are timed in turn, so many times.", metavar="N")] = 3,

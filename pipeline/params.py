@@ -31,7 +31,7 @@ class TeacherDump(DumpOptions):
     size: Size | None = None
     """height and width of the teacher's input; its own by default"""
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
-    """of the teacher; auto takes bfloat16 where the processor is fast at it"""
+    """of the teacher; auto: bfloat16 for full-width HD2S where the device has units for it"""
     batch: Count | None = None
     """windows in one forward pass; by default what suits the teacher"""
 

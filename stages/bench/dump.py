@@ -26,7 +26,7 @@ from tinyhd_pipe.stages.dump.fidelity import kl_of, to_size
 from tinyhd_pipe.stages.dump.shard_work import make_shard
 from tinyhd_pipe.stages.dump.teacher_maps import batch_logits, teacher_maps, threads_for, window_batches
 from tinyhd_pipe.stages.networks.levels import LEVELS
-from tinyhd_pipe.stages.networks.network import Network, Precision, Size, load_teacher
+from tinyhd_pipe.stages.networks.network import Network, Precision, Size, as_published, load_teacher
 from tinyhd_pipe.stages.networks.overlap import in_parallel
 from tinyhd_pipe.stages.video.clips import teacher_window
 from tinyhd_pipe.stages.video.decoding import decode
@@ -106,7 +106,7 @@ class DumpBenchOptions:
     trained: Path | None = None
     """Weights to judge agreement on where the teacher's own are untrained."""
     precision: Precision = "auto"
-    """Of our fastest way; `auto` takes bfloat16 where the processor is fast at it."""
+    """Of our fastest way; `auto` goes by the rule of a dump."""
     size: Size | None = None
     """(y, x) of the teacher's input; its own by default."""
     frames: int = 96
@@ -146,7 +146,7 @@ def bench_dump(
         agreements = [agreement(load, trained or weights, clips, each) for each in precisions]
         if trained is not None:
             agreements.append(agreement(load, weights, clips, "float32", trained=False))
-        published = load(weights=weights, fast_layout=False)
+        published = as_published(load(weights=weights))
         ways: dict[str, Callable[[], float]] = {"published": partial(published_way, published, clips, folder)}
         ours = partial(our_way, clips=clips, levels=_native_levels(fastest, clips[0]), folder=folder)
         if fastest.precision != "float32":
@@ -187,7 +187,7 @@ def agreement(
     load: Callable[..., Network], weights: Path, clips: Sequence[_Clip], precision: Precision, *, trained: bool = True
 ) -> Agreement:
     """Compare our maps of a few frames with the published ones; raises TinyHDError where they are not the same."""
-    published = load(weights=weights, fast_layout=False)
+    published = as_published(load(weights=weights))
     ours = load(weights=weights, precision=precision)
     figures = []
     for clip in clips:

@@ -8,6 +8,8 @@ from pathlib import Path
 import av
 import torch
 
+from tinyhd_pipe.stages.networks.precision import processor_flags
+
 PACKAGES = ("torch", "zarr", "numcodecs", "dask", "distributed", "av", "numpy", "typer", "rich", "pydantic", "dvc")
 UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 """Units of a processor that change what networks cost on it, as Linux names them."""
@@ -25,13 +27,14 @@ def machine(device: str = "cpu") -> dict[str, str]:
 
 def environment() -> dict[str, str]:
     """All that a report of a fault should say, a name and a value each; `-` stands for what is not there."""
+    flags = processor_flags()
     cuda = [torch.cuda.get_device_name(device) for device in range(torch.cuda.device_count())]
     return {
         "tinyhd-pipe": _version("tinyhd-pipe"),
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": _processor(),
-        "units": " ".join(unit for unit in UNITS if unit in units()) or "-",
+        "units": " ".join(unit for unit in UNITS if unit in flags) or "-",
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "threads of torch": str(torch.get_num_threads()),
         "CUDA": f"{torch.version.cuda or 'not in this build'}; devices: {', '.join(cuda) or '-'}",
@@ -39,15 +42,6 @@ def environment() -> dict[str, str]:
         **{package: _version(package) for package in PACKAGES},
         "FFmpeg": ", ".join(f"{name} {'.'.join(map(str, found))}" for name, found in av.library_versions.items()),
     }
-
-
-def units() -> set[str]:
-    """The processor's units by Linux's names; empty where the system does not tell."""
-    for line in _cpuinfo():
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return set(value.split())
-    return set()
 
 
 def _processor() -> str:

@@ -7,6 +7,7 @@ none of them. Ratios are what to look at; absolute times are this machine's.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ import torch
 
 from tinyhd_pipe.stages.bench.machine import machine
 from tinyhd_pipe.stages.dump.fidelity import kl_of
-from tinyhd_pipe.stages.networks.network import Network, Precision, Size, load_teacher
+from tinyhd_pipe.stages.networks.network import Network, Precision, Size, as_published, load_teacher, precision_by_rule
+from tinyhd_pipe.stages.networks.precision import Choice
 from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.store.errors import TinyHDError
 
@@ -23,6 +25,8 @@ FLOAT32_TOLERANCE = 1e-4
 """Largest difference between maps in two layouts."""
 BFLOAT16_KL = 5e-4
 """Largest mean KL(float32 ‖ bfloat16), nats."""
+CLEARLY = 0.75
+"""Share of its float32 time in which a window must be done for bfloat16 to be advised: less is within the noise."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class Benchmark:
     variants: tuple[Variant, ...]
     agree: bool
     """Whether every variant gives the maps of the first one, within the bounds above."""
+    by_rule: Choice
+    """What `auto` takes on this machine."""
+    advice: str
+    """One line where the times would have it otherwise, for a new store; empty where rule and times agree."""
     machine: Mapping[str, str]
 
 
@@ -72,8 +80,9 @@ def bench_networks(
         ("float32, channels-last", "float32", True),
         ("bfloat16, channels-last", "bfloat16", True),
     ]
+    load = partial(load_teacher, kind, weights=weights, size=size, device=device)
     networks = {
-        name: load_teacher(kind, weights=weights, size=size, precision=precision, device=device, fast_layout=fast)
+        name: load(precision=precision) if fast else as_published(load(precision=precision))
         for name, precision, fast in variants
     }
     maps = {name: network(network.preprocess(clip[:WINDOW])) for name, network in networks.items()}
@@ -84,11 +93,32 @@ def bench_networks(
     costs = {name: _kl(first, answer) for name, answer in maps.items()}
     seconds = _timed(networks, clip, report)
     base = float(np.median(seconds[variants[0][0]]))
+    found = tuple(_variant(name, seconds[name], base, costs[name]) for name, _, _ in variants)
+    agree = costs[variants[2][0]] <= BFLOAT16_KL
+    choice = precision_by_rule(networks[variants[0][0]].module, device)
     return Benchmark(
-        variants=tuple(_variant(name, seconds[name], base, costs[name]) for name, _, _ in variants),
-        agree=costs[variants[2][0]] <= BFLOAT16_KL,
+        variants=found,
+        agree=agree,
+        by_rule=choice,
+        advice=advice(choice.precision, found[2].seconds / found[1].seconds, agree=agree),
         machine=machine(device),
     )
+
+
+def advice(chosen: Precision, share: float, *, agree: bool) -> str:
+    """Where another precision than the chosen one would be faster: one line, else nothing.
+
+    Arguments:
+        share: time of a window in bfloat16 as a share of its time in float32.
+        agree: whether bfloat16 keeps the maps; it is not advised otherwise.
+    """
+    if chosen == "float32" and share < CLEARLY and agree:
+        better, found = "bfloat16", f"takes {share:.2f} of the time"
+    elif chosen == "bfloat16" and share > 1:
+        better, found = "float32", f"takes {1 / share:.2f} of the time"
+    else:
+        return ""
+    return f"{better} {found} here: for a new store, teacher_dump.precision={better} may be worth setting"
 
 
 def _kl(live: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> float:

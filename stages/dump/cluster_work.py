@@ -17,7 +17,7 @@ import torch
 from distributed import Worker, get_worker
 
 from tinyhd_pipe.stages.dump.shard_work import make_shard
-from tinyhd_pipe.stages.networks.network import Network, Precision, Size, load_teacher
+from tinyhd_pipe.stages.networks.network import Network, Precision, Size, Unshown, load_teacher
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import ClusterError, StoreError
 from tinyhd_pipe.store.plan import ShardTask
@@ -39,17 +39,10 @@ class TeacherFile:
     """As the client decided: never `auto`, which two machines may answer differently."""
     batch: int
     device: str = "cpu"
-    d1_outputs: int | None = None
-    fusion_order: tuple[str, ...] | None = None
+    unshown: Unshown | None = None
 
     @staticmethod
-    def of(
-        teacher: Network,
-        weights: str | Path,
-        *,
-        d1_outputs: int | None = None,
-        fusion_order: tuple[str, ...] | None = None,
-    ) -> "TeacherFile":
+    def of(teacher: Network, weights: str | Path, *, unshown: Unshown | None = None) -> "TeacherFile":
         """The file that this network was loaded from, with what was decided since."""
         return TeacherFile(
             kind=teacher.kind,
@@ -58,8 +51,7 @@ class TeacherFile:
             precision=teacher.precision,
             batch=teacher.batch,
             device=str(teacher.device),
-            d1_outputs=d1_outputs,
-            fusion_order=fusion_order,
+            unshown=unshown,
         )
 
     def load(self) -> Network:
@@ -71,8 +63,7 @@ class TeacherFile:
             precision=self.precision,
             batch=self.batch,
             device=self.device,
-            d1_outputs=self.d1_outputs,
-            fusion_order=self.fusion_order,
+            unshown=self.unshown,
         )
 
 

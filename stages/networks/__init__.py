@@ -3,9 +3,9 @@
 Floors, each knowing only those below:
 
     inference                 windows of a video in, maps out
-    network                   a weights file in, named maps out; precision and device
+    network                   a weights file in, named maps out; memory layout and device
     hd2s, tinyhd              the published topologies
     window_runs, decoders     what neighbouring windows of HD2S share; TinyHD's three decoders
     s3d, mobilenet            the encoders
-    layers, levels, weights, divergence, overlap
+    layers, levels, weights, divergence, overlap, precision
 """

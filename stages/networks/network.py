@@ -7,9 +7,8 @@ network's size (`__call__`) are for people.
 """
 
 import copy
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,20 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinyhd_pipe.stages.networks.hd2s import HD2S, round_weights
-from tinyhd_pipe.stages.networks.layers.layout import channels_last
-from tinyhd_pipe.stages.networks.overlap import one_thread
+from tinyhd_pipe.stages.networks.layers.layout import channels_last, contiguous
+from tinyhd_pipe.stages.networks.precision import Choice, by_rule, units_of
+from tinyhd_pipe.stages.networks.precision import Precision as Precision
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.networks.weights import Weights, read_weights
 from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.store.errors import SettingError, WeightsError
 
 Kind = Literal["hd2s", "tinyhd"]
-Precision = Literal["float32", "bfloat16", "auto"]
 Size = tuple[int, int]
-SMALL = (64, 64)
-"""(y, x) of a window that tells at once whether a processor can do bfloat16."""
 
-PROVENANCE = ("batch", "torch", "licence")
+PROVENANCE = ("precision_chosen", "batch", "torch", "licence")
 """Facts that are worth keeping, and that two dumps into one store may differ in."""
 
 LICENCES: Mapping[Kind, str] = {
@@ -72,6 +69,16 @@ def scaling_for(kind: Kind, size: Size) -> Scaling:
     if kind == "hd2s":
         return Scaling(mean=(127.5,) * 3, std=(127.5,) * 3, size=size)
     return Scaling(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), size=size)
+
+
+@dataclass(frozen=True)
+class Unshown:
+    """What the keys and shapes of a published TinyHD file do not show. Our own files carry both as facts."""
+
+    d1_outputs: int | None = None
+    """Maps that D1 gives of an M network: 1 (published by default) or 16."""
+    fusion_order: tuple[str, ...] | None = None
+    """The order in which the decoders' maps enter the fusion; that of the file by default."""
 
 
 @dataclass(frozen=True)
@@ -166,9 +173,7 @@ def load_teacher(
     precision: Precision = "float32",
     device: str | torch.device = "cpu",
     batch: int | None = None,
-    d1_outputs: int | None = None,
-    fusion_order: Sequence[str] | None = None,
-    fast_layout: bool = True,
+    unshown: Unshown | None = None,
 ) -> Network:
     """Load a network whose maps are to be learned from: kind `hd2s` or `tinyhd`, published checkpoints and our own.
 
@@ -176,11 +181,10 @@ def load_teacher(
         weights: `.pth` (read without running code) or `.safetensors`.
         size: (y, x) of the input; by default what the file says, else 192x256, at which HD2S teaches TinyHD.
         precision: `bfloat16` keeps trained networks (KL about 1e-4) and is several times faster on processors with
-            matrix units for it; `auto` measures both and takes it where it is clearly faster.
+            matrix units for it; `auto` goes by the rule of precision.py, the same every time.
         batch: windows in one forward pass of a dump; by default 8 where they share work (HD2S) or fill a GPU, else 1,
             which is fastest on a CPU.
-        d1_outputs, fusion_order: the two facts that a published TinyHD file does not show (our files carry them).
-        fast_layout: channels-last; without it everything is contiguous, as in the published code.
+        unshown: what a published TinyHD file does not show, where it is not as published by default.
 
     Raises WeightsError for a file that is missing, unsafe or of another network.
     """
@@ -195,23 +199,15 @@ def load_teacher(
     if kind == "hd2s":
         module = HD2S.from_state_dict(read.state)
     else:
+        unshown = unshown or Unshown()
         module = TinyHD.from_state_dict(
             read.state,
-            d1_outputs=d1_outputs or read.facts.get("d1_outputs", 1),
-            fusion_order=fusion_order or read.facts.get("fusion_order"),
+            d1_outputs=unshown.d1_outputs or read.facts.get("d1_outputs", 1),
+            fusion_order=unshown.fusion_order or read.facts.get("fusion_order"),
         )
     stored_size = read.facts.get("size")
     size = size or (tuple(stored_size) if stored_size else (192, 256))
-    return ready(
-        kind,
-        module,
-        size=size,
-        precision=precision,
-        device=device,
-        batch=batch,
-        weights=read,
-        fast_layout=fast_layout,
-    )
+    return ready(kind, module, size=size, precision=precision, device=device, batch=batch, weights=read)
 
 
 def load_student(
@@ -220,22 +216,13 @@ def load_student(
     size: Size | None = None,
     precision: Precision = "float32",
     device: str | torch.device = "cpu",
-    d1_outputs: int | None = None,
-    fusion_order: Sequence[str] | None = None,
+    unshown: Unshown | None = None,
 ) -> Network:
     """Load a TinyHD student; its decoders, channel reduction and outputs are read from the file's keys and shapes.
 
     Arguments and errors as in `load_teacher`.
     """
-    return load_teacher(
-        "tinyhd",
-        weights=weights,
-        size=size,
-        precision=precision,
-        device=device,
-        d1_outputs=d1_outputs,
-        fusion_order=fusion_order,
-    )
+    return load_teacher("tinyhd", weights=weights, size=size, precision=precision, device=device, unshown=unshown)
 
 
 def ready(
@@ -247,31 +234,27 @@ def ready(
     device: str | torch.device = "cpu",
     batch: int | None = None,
     weights: Weights | None = None,
-    fast_layout: bool = True,
 ) -> Network:
     """Put a network into evaluation mode and its memory layout, and write down its identity."""
-    module = module.eval().requires_grad_(False).to(device)
-    if fast_layout:
-        module = channels_last(module)
+    module = channels_last(module.eval().requires_grad_(False).to(device))
     scaling = scaling_for(kind, size)
     batch = batch or (8 if kind == "hd2s" or torch.device(device).type != "cpu" else 1)
-    if precision == "auto":
-        precision = fastest_precision(kind, module, size=size, device=device, batch=batch)
-    if precision == "bfloat16" and isinstance(module, HD2S):
+    choice = precision_by_rule(module, device) if precision == "auto" else Choice(precision, "as asked for")
+    if choice.precision == "bfloat16" and isinstance(module, HD2S):
         round_weights(module)
     return Network(
         kind=kind,
         module=module,
         scaling=scaling,
-        precision=precision,
+        precision=choice.precision,
         device=torch.device(device),
         batch=batch,
-        fast_layout=fast_layout,
         facts={
             "kind": kind,
             "weights_sha256": weights.sha256 if weights else None,
             "preprocessing": scaling.facts(),
-            "precision": precision,
+            "precision": choice.precision,
+            "precision_chosen": choice.reason,
             "batch": batch,
             "torch": torch.__version__,
             "licence": LICENCES[kind],
@@ -279,29 +262,11 @@ def ready(
     )
 
 
-def fastest_precision(
-    kind: Kind, module: HD2S | TinyHD, *, size: Size, device: str | torch.device, batch: int
-) -> Precision:
-    """`bfloat16` where windows take at most 3/4 of their time in float32, measured here and now; else `float32`.
-
-    They are timed as a dump runs them: on a CPU in one thread (overlap.py), those of HD2S in a run. A small window is
-    tried before: a processor without units for bfloat16 was 70 times as slow in it, half a minute a window.
-    """
-    in_float32 = ready(kind, copy.deepcopy(module), size=size, precision="float32", device=device, batch=batch)
-    in_bfloat16 = ready(kind, copy.deepcopy(module), size=size, precision="bfloat16", device=device, batch=batch)
-    small = torch.zeros(1, 3, WINDOW, *SMALL)
-    clip = torch.zeros(*((1, 3, WINDOW - 1 + batch) if in_float32.takes_runs else (batch, 3, WINDOW)), *size)
-    with one_thread():
-        if _seconds(in_bfloat16, small) > 1.5 * _seconds(in_float32, small):
-            return "float32"
-        return "bfloat16" if _seconds(in_bfloat16, clip) < 0.75 * _seconds(in_float32, clip) else "float32"
+def as_published(network: Network) -> Network:
+    """The same network with everything contiguous in memory, as in the published code; for comparisons."""
+    return replace(network, module=contiguous(copy.deepcopy(network.module)), fast_layout=False)
 
 
-def _seconds(network: Network, clip: Tensor) -> float:
-    """The shortest of three answers, the first of which chooses kernels, or of what fits into a second."""
-    times: list[float] = []
-    while len(times) < 3 and sum(times) < 1:
-        started = time.perf_counter()
-        network._run(clip, network.module.native_logits)["final"].cpu()
-        times.append(time.perf_counter() - started)
-    return min(times)
+def precision_by_rule(module: HD2S | TinyHD, device: str | torch.device) -> Choice:
+    """What `auto` means for this network on this device."""
+    return by_rule(module.width if isinstance(module, HD2S) else None, units_of(torch.device(device)))

@@ -26,6 +26,13 @@ def channels_last(module: Network) -> Network:
     return module
 
 
+def contiguous(module: Network) -> Network:
+    """Put all weights of `module` back as torch makes them, in place, and return the module."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.contiguous()
+    return module
+
+
 def is_channels_last(x: Tensor) -> bool:
     """Whether a tensor of 4 or 5 axes has its channels last in memory, and could not as well be called contiguous."""
     layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d

@@ -71,7 +71,7 @@ def test_more_videos_leave_every_finished_shard_as_it_was(place: Path, teacher: 
 def test_a_changed_video_alone_is_made_again_and_the_others_keep_their_maps(place: Path, teacher: Network) -> None:
     before = maps_of(place)
     write_video(place / "videos" / "2.mp4", clip(14, seed=99))
-    dumped = dump(place, teacher, shard_bytes=1 << 20)
+    dumped = dump(place, teacher, shard_megabytes=1)
     assert (dumped.frames, dumped.already_there) == (14, len(LENGTHS))
     after = maps_of(place)
     assert len(after["2.mp4"]) == 14
@@ -136,7 +136,7 @@ def test_what_would_mix_is_refused_with_the_reason_and_nothing_changes(
         (shifted, {}, "teacher.preprocessing.mean = "),
         (rounded, {}, "teacher.precision = float32, not bfloat16"),
         (teacher, {"every": 2}, "temporal.every = 1, not 2"),
-        (teacher, {"budget": 0.005}, "fidelity.budget = 0.01, not 0.005"),
+        (teacher, {"fidelity": 0.005}, "fidelity.budget = 0.01, not 0.005"),
     ):
         with pytest.raises(StoreError, match=rf"made with .*{reason}.*must not mix, use another --store"):
             dump(place, network, **options)
