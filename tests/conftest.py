@@ -1,11 +1,17 @@
-"""What every test may use: the folder of real clips, published weights and golden maps."""
+"""What every test may use: real clips, published weights and golden maps; and signals as a terminal has them."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C interrupt again: under nohup, or below a parent that ignores it, every child would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,8 +13,8 @@ from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.store.errors import SettingError
 
-MPS_DIFFERENCE = 1e-3
-"""Largest difference of maps in [0, 1] at which MPS counts as right."""
+DIFFERENCE = 1e-3
+"""Largest difference of maps in [0, 1] at which a device counts as right."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def choose_device(wanted: str) -> Chosen:
         return Chosen("cuda", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}")
     if not torch.backends.mps.is_available():
         return Chosen("cpu", f"{torch.get_num_threads()} threads; no CUDA device is there")
-    if (reason := _mps_fails()) is None:
+    if (reason := why_not("mps")) is None:
         return Chosen("mps", "its maps were held against the CPU's")
     return Chosen("cpu", f"MPS is there, but {reason}; --device mps takes it all the same")
 
@@ -57,17 +57,18 @@ def _there(wanted: str) -> str:
     return wanted
 
 
-def _mps_fails() -> str | None:
-    """Why MPS cannot be relied on, or None where both kinds of network answer on it as they do on the CPU."""
+def why_not(device: str) -> str | None:
+    """Why a device cannot be relied on, or None where both kinds of network answer on it as they do on the CPU."""
     clip = torch.rand(1, 3, 16, 32, 64, generator=torch.Generator().manual_seed(0))
-    for module in (HD2S(width=0.0625), TinyHD(decoders=("d1", "d2", "d3"), reduction=4, outputs=16)):
+    networks = (HD2S(width=0.0625), TinyHD(decoders=("d1", "d2", "d3"), reduction=4, outputs=16))
+    for module in networks:
         try:
             with torch.inference_mode():
                 right = module.eval()(clip)
-                there = module.to("mps")(clip.to("mps"))
+                there = module.to(device)(clip.to(device))
         except (NotImplementedError, RuntimeError) as error:
             return f"an operation of {type(module).__name__} is missing on it ({str(error).splitlines()[0]})"
         worst = max(float((right[level].sigmoid() - maps.cpu().sigmoid()).abs().max()) for level, maps in there.items())
-        if not worst <= MPS_DIFFERENCE:
+        if not worst <= DIFFERENCE:
             return f"its maps of {type(module).__name__} differ from the CPU's by {worst:.1e}"
     return None

@@ -236,13 +236,17 @@ def test_where_no_cluster_can_be_had_it_is_one_line(
         assert not [line for line in said if "Traceback" in line or "distributed" in line]
 
 
+TERMINAL, SCHEDULER, CONTAINER, DEATH = "Ctrl-C", "SIGTERM to all", "SIGTERM to the command", "SIGKILL"
+ENDS = {TERMINAL: (signal.SIGINT, 130), SCHEDULER: (signal.SIGTERM, 143), CONTAINER: (signal.SIGTERM, 143)}
+
+
 @pytest.mark.slow
 def test_interrupted_or_killed_it_leaves_no_process_and_a_rerun_ends_with_the_same_bytes(
     place: Path, whole: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "maps.zarr"
     command = [str(BIN / "tinyhd-pipe"), *_command(place, store)]
-    for kill, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+    for way, (kill, code) in {**ENDS, DEATH: (signal.SIGKILL, -signal.SIGKILL)}.items():
         with subprocess.Popen(
             [*command, "--workers", "2"],
             stderr=subprocess.PIPE,
@@ -255,8 +259,8 @@ def test_interrupted_or_killed_it_leaves_no_process_and_a_rerun_ends_with_the_sa
                 workers = _workers_of(psutil.Process(dump.pid))
                 assert dump.poll() is None
                 time.sleep(0.02)
-            if kill == signal.SIGINT:
-                os.killpg(dump.pid, kill)  # as a terminal's Ctrl-C, which reaches the workers, too
+            if way in (TERMINAL, SCHEDULER):
+                os.killpg(dump.pid, kill)  # the workers get it, too
             else:
                 dump.send_signal(kill)
             said = dump.communicate()[1]
@@ -267,7 +271,7 @@ def test_interrupted_or_killed_it_leaves_no_process_and_a_rerun_ends_with_the_sa
         assert not [line for line in said.splitlines() if "Traceback" in line or "distributed" in line], said
         finished = len(list(store.glob("shards/*/zarr.json")))
         assert finished < len(list(whole.glob("shards/*/zarr.json")))
-        if kill == signal.SIGINT:
+        if way != DEATH:
             assert not list(store.rglob("*.partial"))
     assert run(_command(place, store)) == 1
     assert _files(store) == _files(whole)

@@ -107,16 +107,19 @@ def test_a_dump_killed_at_any_instant_ends_after_a_rerun_as_if_it_never_was_and_
     assert len(shards) > 3, "they were spread over the dump's life"
 
 
-def test_ctrl_c_drops_the_open_shard_and_exits_with_130(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_termination_drop_the_open_shard_and_exit_with_their_codes(
+    place: Place, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
     store = tmp_path / "maps.zarr"
     command = Path(sys.executable).with_name("tinyhd-pipe")
     arguments = [str(argument) for argument in place.dump(store)]
     process = subprocess.Popen([command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not finished_shards(store) and process.poll() is None:
         time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, said = process.communicate()
-    assert process.returncode == 130, said
+    assert process.returncode == code, said
     assert "what was finished is kept" in said.splitlines()[-1]
     assert "Traceback" not in said
     finished = finished_shards(store)
