@@ -12,7 +12,7 @@ from typing import TypeGuard
 from filelock import FileLock, Timeout
 
 from tinyhd_pipe.store.errors import StoreError
-from tinyhd_pipe.store.storage import PARTIAL, LocalStorage, Storage
+from tinyhd_pipe.store.storage import PARTIAL, LocalStorage, Storage, make_folder
 
 LOCK = ".lock"
 
@@ -32,6 +32,7 @@ def exclusive(storage: Storage) -> Iterator[None]:
     is_new = not storage.root.exists()
     lock = FileLock(path)
     try:
+        make_folder(storage.root)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise StoreError(

@@ -1,8 +1,12 @@
 """Where bytes live: a local folder or any fsspec URL, behind the same few calls.
 
 Local files are written beside their name, synced and renamed, so that a name either holds everything or
-does not exist, also after a power cut. Object stores give the same for a single object by themselves (a put
-is atomic), but have neither rename nor locks. Paths are relative to the store, with forward slashes.
+does not exist, also after a power cut. A name is durable only when every folder above it is, and those that a
+killed run has made may not be: after each file all folders are synced, up to the one that holds the store. That
+is at most nine calls for a file, next to nothing where a folder has no changes; it also makes sure that a shard
+that was removed is gone before what took its place can be. Object stores give the same for a single object by
+themselves (a put is atomic), but have neither rename nor locks. Paths are relative to the store, with forward
+slashes.
 """
 
 import errno
@@ -100,7 +104,7 @@ class LocalStorage:
         final = self.root / path
         partial = final.with_name(f"{final.name}.{uuid.uuid4().hex}{PARTIAL}")  # each writer its own
         with _failures(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(final.parent)
             file = partial.open("wb")
         try:
             yield _guarded(file, final)
@@ -109,12 +113,19 @@ class LocalStorage:
                 os.fsync(file.fileno())
                 file.close()
                 partial.replace(final)
-                _sync_folder(final.parent)
+                self._sync_upwards(final.parent)
         except BaseException:
             with suppress(OSError):  # a full disk refuses what is still buffered
                 file.close()
             partial.unlink(missing_ok=True)
             raise
+
+    def _sync_upwards(self, folder: Path) -> None:
+        """Make a change in a folder of the store durable, and that the folder is there."""
+        while folder != self.root.parent:
+            _sync_folder(folder)
+            folder = folder.parent
+        _sync_folder(folder)
 
     def folders(self, path: str) -> list[str]:
         try:
@@ -266,9 +277,20 @@ def _guarded(file: IO[bytes], path: object) -> Write:
     return write
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it where they are missing, each of them durable. Raises `OSError`."""
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Make what was renamed, made or removed in a folder durable, where the file system can and we may."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
     try:
         os.fsync(descriptor)
     except OSError:

@@ -24,7 +24,7 @@ from tests.store_tools import (
     write_store,
 )
 from tinyhd_pipe.store import StoreError, create_or_open, open_store
-from tinyhd_pipe.store.storage import PARTIAL
+from tinyhd_pipe.store.storage import PARTIAL, LocalStorage
 from tinyhd_pipe.store.verify import verify
 
 LENGTHS = {f"{place:02}.avi": 5 + 3 * place for place in range(12)}
@@ -161,14 +161,14 @@ def test_an_interrupt_while_a_shard_is_sealed_drops_it_whole_and_one_right_after
         path = tmp_path / f"cut{step}"
         writer = create_or_open(path, describe())
         (task,) = writer.plan(sources_of({"a": 40})).todo
-        synced = iter(range(100))
+        renamed = iter(range(100))
 
-        def interrupted(folder: Path, synced: Iterator[int] = synced, step: int = step) -> None:
-            if next(synced) == step:  # after the name is there
+        def interrupted(self: LocalStorage, folder: Path, renamed: Iterator[int] = renamed, step: int = step) -> None:
+            if next(renamed) == step:  # after the name is there
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-            patch.setattr("tinyhd_pipe.store.storage._sync_folder", interrupted)
+            patch.setattr(LocalStorage, "_sync_upwards", interrupted)
             make_shard(writer, task, {"a": 40})
         kept.append((path / "shards/00000").exists())
         assert open_store(path).videos == ["a"] * kept[-1]
