@@ -1,8 +1,8 @@
 """One dump at a time, and one writer for each shard.
 
-The lock is the operating system's own on an open file, so it ends with its process, however that dies:
-there is no stale lock to clear. Object stores have no locks; there, two dumps of the same videos write the
-same bytes, and two dumps of different ones must be kept apart by their users.
+In a folder the lock is the operating system's own on an open file, so it ends with its process, however that dies:
+there is no stale lock to clear. The file is removed at the end, which is safe only where whoever gets the lock looks
+whether its file has still a name: filelock does from 4.2 on. Object stores have no locks, but leases (lease.py).
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,8 @@ from typing import TypeGuard
 from filelock import FileLock, Timeout
 
 from tinyhd_pipe.store.errors import StoreError
-from tinyhd_pipe.store.storage import PARTIAL, LocalStorage, Storage, make_folder
-
-LOCK = ".lock"
+from tinyhd_pipe.store.lease import leased
+from tinyhd_pipe.store.storage import LOCK, PARTIAL, LocalStorage, RemoteStorage, Storage, make_folder
 
 
 def can_lock(storage: Storage) -> TypeGuard[LocalStorage]:
@@ -24,10 +23,13 @@ def can_lock(storage: Storage) -> TypeGuard[LocalStorage]:
 
 @contextmanager
 def exclusive(storage: Storage) -> Iterator[None]:
-    """Hold the store's lock. Raises `StoreError` at once where another process holds it."""
-    if not can_lock(storage):
-        yield
+    """Hold the store's lock, or its lease. Raises `StoreError` where another process holds it: at once, or as soon as
+    that gives a sign of life."""
+    if isinstance(storage, RemoteStorage):
+        with leased(storage):
+            yield
         return
+    assert can_lock(storage)
     path = storage.root / LOCK
     is_new = not storage.root.exists()
     lock = FileLock(path)
@@ -54,8 +56,8 @@ def exclusive(storage: Storage) -> Iterator[None]:
 def claimed(storage: Storage, shard: int) -> Iterator[None]:
     """Be the only one that writes this shard; waits for another worker that is at it, until that ends or dies.
 
-    The file stays, for whoever waits on it; the next sweep removes it. Object stores have no locks: there, two workers
-    may write the same bytes. Raises `StoreError` where there can be no file.
+    The file stays, for whoever waits on it; the next sweep removes it. Object stores have none: there, two workers of
+    one dump may write the same bytes. Raises `StoreError` where there can be no file.
     """
     if not can_lock(storage):
         yield

@@ -2,11 +2,10 @@
 
 Local files are written beside their name, synced and renamed, so that a name either holds everything or
 does not exist, also after a power cut. A name is durable only when every folder above it is, and those that a
-killed run has made may not be: after each file all folders are synced, up to the one that holds the store. That
-is at most nine calls for a file, next to nothing where a folder has no changes; it also makes sure that a shard
-that was removed is gone before what took its place can be. Object stores give the same for a single object by
-themselves (a put is atomic), but have neither rename nor locks. Paths are relative to the store, with forward
-slashes.
+killed run has made may not be: all of them are synced, up to the one that holds the store, once by each
+`LocalStorage`. Shards come by one of their own each, so a shard that was removed is gone before the next is there.
+Object stores give the same for a single object by themselves (a put is atomic), but have neither rename nor
+locks. Paths are relative to the store, with forward slashes.
 """
 
 import errno
@@ -23,6 +22,9 @@ from urllib.parse import urlsplit
 from tinyhd_pipe.store.errors import StoreError
 
 PARTIAL = ".partial"
+"""How the names of files end that are not whole yet."""
+LOCK = ".lock"
+"""What lies in a store while a dump writes to it."""
 Write = Callable[[bytes], object]
 
 
@@ -82,6 +84,8 @@ class LocalStorage:
     def __init__(self, folder: str) -> None:
         self.url = folder
         self.root = Path(folder)
+        self._durable: set[Path] = set()
+        """Folders whose names were synced."""
 
     def read(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
@@ -104,7 +108,7 @@ class LocalStorage:
         final = self.root / path
         partial = final.with_name(f"{final.name}.{uuid.uuid4().hex}{PARTIAL}")  # each writer its own
         with _failures(final):
-            make_folder(final.parent)
+            self._make_folder(final.parent)
             file = partial.open("wb")
         try:
             yield _guarded(file, final)
@@ -113,19 +117,24 @@ class LocalStorage:
                 os.fsync(file.fileno())
                 file.close()
                 partial.replace(final)
-                self._sync_upwards(final.parent)
+                _sync_folder(final.parent)
         except BaseException:
             with suppress(OSError):  # a full disk refuses what is still buffered
                 file.close()
             partial.unlink(missing_ok=True)
             raise
 
-    def _sync_upwards(self, folder: Path) -> None:
-        """Make a change in a folder of the store durable, and that the folder is there."""
-        while folder != self.root.parent:
-            _sync_folder(folder)
-            folder = folder.parent
-        _sync_folder(folder)
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder of the store and those above it where they are missing, and all of them durable."""
+        if folder in self._durable:
+            return
+        if folder == self.root:
+            make_folder(folder.parent)
+        else:
+            self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+        self._durable.add(folder)
 
     def folders(self, path: str) -> list[str]:
         try:
@@ -141,12 +150,14 @@ class LocalStorage:
         return found
 
     def prune(self, path: str) -> None:
+        self._durable.clear()
         for folder, _, _ in os.walk(self.root / path, topdown=False):
             with suppress(OSError):  # not empty
                 Path(folder).rmdir()
 
     def remove(self, path: str) -> None:
         target = self.root / path
+        self._durable.clear()
         with _failures(target):
             if target.is_dir():
                 shutil.rmtree(target)
@@ -202,6 +213,18 @@ class RemoteStorage:
     def write(self, path: str, payload: bytes) -> None:
         with _failures(self._at(path)):
             self._files.pipe_file(self._at(path), payload)
+
+    def put_new(self, path: str, payload: bytes) -> None:
+        """Make an object; raises `FileExistsError` where it is there, by the store's own word if it has one."""
+        full = self._at(path)
+        try:
+            self._files.pipe_file(full, payload, mode="create")
+        except (NotImplementedError, TypeError, ValueError):
+            self.write(path, payload)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:  # which is S3's 501, of servers without conditional writes
+                raise
+            self.write(path, payload)
 
     @contextmanager
     def create(self, path: str) -> Iterator[Write]:

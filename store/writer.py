@@ -17,14 +17,14 @@ from dataclasses import dataclass
 
 from tinyhd_pipe.store.catalogue import live_shards, shard_numbers
 from tinyhd_pipe.store.errors import StoreError
-from tinyhd_pipe.store.lock import LOCK, claimed, exclusive
+from tinyhd_pipe.store.lock import claimed, exclusive
 from tinyhd_pipe.store.manifest import GROUP, SHARDS, SHARDS_GROUP, manifest_path, shard_folder
 from tinyhd_pipe.store.plan import ShardPlan, ShardTask, Source, plan_shards
 from tinyhd_pipe.store.plan_files import holds, read_plans, read_sealed, sealed_manifest, write_plan
 from tinyhd_pipe.store.schema import ROOT, Description
 from tinyhd_pipe.store.schema import read_description as _read_description
 from tinyhd_pipe.store.shard import ShardWriter, write_shard
-from tinyhd_pipe.store.storage import PARTIAL, Storage, open_storage
+from tinyhd_pipe.store.storage import LOCK, PARTIAL, Storage, open_storage
 
 SHARD_BYTES = 128 * 2**20
 _BYTES_A_PIXEL = 0.3  # measured on real maps at the default fidelity

@@ -1,20 +1,15 @@
 """The same store behind a server that speaks S3: same bytes, same recovery, one line for what is refused."""
 
-import logging
 import subprocess
 import sys
 import urllib.request
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.store_tools import assert_stored, describe, live_logits, make_shard, write_store
 from tinyhd_pipe.pipeline.app import run
-from tinyhd_pipe.store import StoreError, create_or_open, open_store
+from tinyhd_pipe.store import StoreError, create_or_open, lease, open_store
 from tinyhd_pipe.store.repair import repair
 from tinyhd_pipe.store.storage import open_storage
 from tinyhd_pipe.store.verify import verify
@@ -27,34 +22,11 @@ DUMP = f"""
 import sys
 from tests.store_tools import create_or_open, describe, make_shard, sources_of
 writer = create_or_open(sys.argv[1], describe())
-for task in writer.plan(sources_of({LENGTHS!r}), shard_bytes={SMALL}).todo:
-    print(task.number, flush=True)
-    make_shard(writer, task, {LENGTHS!r})
+with writer.exclusive():
+    for task in writer.plan(sources_of({LENGTHS!r}), shard_bytes={SMALL}).todo:
+        print(task.number, flush=True)
+        make_shard(writer, task, {LENGTHS!r})
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of an S3 server on loopback, which the environment names as s3fs and boto expect it."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    running.start()
-    address = "http://{}:{}".format(*running.get_host_and_port())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", address)
-        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield address
-    fsspec.filesystem("s3").clear_instance_cache()
-    running.stop()
-
-
-@pytest.fixture
-def bucket(server: str) -> str:
-    name = f"bucket-{uuid.uuid4().hex}"
-    fsspec.filesystem("s3").mkdir(name)
-    return f"s3://{name}"
 
 
 def content_of(url: str) -> dict[str, bytes]:
@@ -82,7 +54,10 @@ def test_a_bucket_holds_the_bytes_of_a_folder(bucket: str, local: dict[str, byte
     assert_stored(read, live_logits("07.avi", 26)["final"][3:], store.description.levels[0].scale)
 
 
-def test_a_dump_into_a_bucket_is_killed_and_a_rerun_makes_the_rest(bucket: str, tmp_path: Path) -> None:
+def test_a_dump_into_a_bucket_is_killed_and_a_rerun_makes_the_rest(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "PATIENCE", 1.0)
     write_store(tmp_path / "whole", LENGTHS, shard_bytes=SMALL)
     url = f"{bucket}/maps.zarr"
     with subprocess.Popen([sys.executable, "-c", DUMP, url], cwd=ROOT, stdout=subprocess.PIPE) as dump:
