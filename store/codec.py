@@ -72,9 +72,10 @@ def _read_residuals(payload: memoryview, planes: Codes) -> None:
     if int.from_bytes(payload[4:8], "little") != planes.nbytes:
         raise ValueError(f"chunk does not hold {planes.nbytes} codes")
     one_block = int.from_bytes(payload[8:12], "little") == planes.nbytes
-    if payload[2] == _SHUFFLED_ZSTD_UNSPLIT and one_block:
+    a_plane_a_frame = payload[3] == len(planes)
+    if payload[2] == _SHUFFLED_ZSTD_UNSPLIT and one_block and a_plane_a_frame:
         zstd.decompress(payload[_ZSTD_START:], planes)
-    else:  # incompressible, or written by another program with other block sizes
+    else:  # incompressible, or written by another program in blocks and with a shuffle of its own
         pixels_first = np.frombuffer(blosc.decompress(payload), np.uint8)
         planes[:] = pixels_first.reshape(planes.shape[::-1]).T
 
