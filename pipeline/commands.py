@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.options import Device, Json, Overrides, Params, TeacherKind
@@ -71,11 +71,16 @@ def evaluate(
         )
     rows = [(name, *(f"{scores[metric]:.3f}" for metric in stage.METRICS)) for name, scores in scored.mean.items()]
     console.table(f"{data}: {len(annotated)} videos, {scored.frames} frames", ("", *stage.METRICS), rows)
+    if scored.problems:
+        console.table("did not decode, or not all of it", ("video", "why"), list(scored.problems.items()))
     if out is not None:
         console.write_json(out / "metrics.json", scored)
-        picture = stage.comparison_sheet(annotated, networks, out / "comparison.png", rows=options.rows)
-        console.say(f"frame, truth and maps side by side: {picture}")
+        if whole := [video for video in annotated if video.source.id not in scored.problems]:
+            picture = stage.comparison_sheet(whole, networks, out / "comparison.png", rows=options.rows)
+            console.say(f"frame, truth and maps side by side: {picture}")
     console.result(scored, as_json=as_json)
+    if scored.problems:
+        raise Exit(1)
 
 
 def show_params(params: Params = None, overrides: Overrides = None) -> None:

@@ -9,7 +9,7 @@ the networks' own, the first one's once more, and about 10 ms of metrics for a f
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
 from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.index import read_frames
-from tinyhd_pipe.store.errors import DataError
+from tinyhd_pipe.store.errors import DataError, VideoError
 
 METRICS = ("CC", "SIM", "NSS", "AUC-J", "KLD")
 CENTRE = "centre prior"
@@ -45,6 +45,9 @@ class Evaluation:
     """name -> video id -> metric -> mean over that video's frames."""
     frames: int
     """Frames that were compared."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Video id -> one line, for those that could not be scored at all, which are in no figure, and for those that end
+    early, whose frames before that are."""
 
 
 def evaluate(
@@ -62,27 +65,38 @@ def evaluate(
             function of it, the video and the frame.
         report: told (row, videos done, videos in all), over all rows of the table.
 
-    Raises DataError when no frame of the videos has a density map and fixations.
+    A video that cannot be read, or whose annotation cannot, is listed and left out of every row; the others are scored.
+    Raises DataError when no frame of the videos has a density map and fixations, or none can be read.
     """
     first, network = next(iter(networks.items()))
+    problems: dict[str, str] = {}
     rows: dict[str, Callable[[AnnotatedVideo, int], Predictions]] = {
         **{name: partial(_moving, network) for name, network in networks.items()},
-        STILL.format(first): partial(_still, network),
+        STILL.format(first): partial(_still, network, problems),
         CENTRE: _centred,
     }
-    scores: dict[str, dict[str, list[Scores]]] = {}
+    scores: dict[str, dict[str, list[Scores]]] = {name: {} for name in rows}
+    failed: dict[str, str] = {}
     for row, (name, predictions) in enumerate(rows.items()):
-        scores[name] = {}
         for done, video in enumerate(videos, start=1):
-            scores[name][video.source.id] = list(_scores(video, predictions(video, options.every), options.seed))
+            if video.source.id not in failed:
+                try:
+                    scores[name][video.source.id] = list(
+                        _scores(video, predictions(video, options.every), options.seed)
+                    )
+                except (VideoError, DataError) as error:
+                    failed[video.source.id] = str(error)
             report(name, row * len(videos) + done, len(rows) * len(videos))
+    scores = {name: {key: s for key, s in by_video.items() if key not in failed} for name, by_video in scores.items()}
     frames = sum(map(len, scores[CENTRE].values()))
     if not frames:
-        raise DataError(f"{len(videos)} videos: no frame has a density map; check the annotation folder")
+        reason = next(iter(failed.values()), "no frame has a density map; check the annotation folder")
+        raise DataError(f"{len(videos)} videos: {reason}")
     return Evaluation(
         mean={name: _mean([s for scored in by_video.values() for s in scored]) for name, by_video in scores.items()},
         videos={name: {key: _mean(scored) for key, scored in by_video.items()} for name, by_video in scores.items()},
         frames=frames,
+        problems={**problems, **failed},
     )
 
 
@@ -129,12 +143,18 @@ def _moving(network: Network, video: AnnotatedVideo, every: int) -> Predictions:
     yield from ((prediction.frame, prediction.map) for prediction in predict(network, video.source, every=every))
 
 
-def _still(network: Network, video: AnnotatedVideo, every: int) -> Predictions:
-    """What the network says of windows in which nothing moves: one frame, 16 times."""
-    for frame in scaled_frames(network.scaling, decode(video.source)):
+def _still(network: Network, problems: dict[str, str], video: AnnotatedVideo, every: int) -> Predictions:
+    """What the network says of windows in which nothing moves: one frame, 16 times.
+
+    It sees every video to its end, so what does not decode on the way is noted here: video id -> `problems`.
+    """
+    decoding = decode(video.source)
+    for frame in scaled_frames(network.scaling, decoding):
         if frame.number % every == 0:
             maps = network(clip_of([frame] * WINDOW)[None])["final"][0].cpu().numpy()
             yield frame.number, maps if maps.ndim == 2 else maps[-1]
+    if decoding.problem:
+        problems[video.source.id] = decoding.problem
 
 
 def _centred(video: AnnotatedVideo, every: int) -> Predictions:

@@ -93,12 +93,19 @@ def _windows(
         try:
             facts = probe(source)
         except VideoError as error:
-            yield _Nothing(source, str(error).removeprefix(f"{source.path}: "))
+            yield _Nothing(source, _problem(source, error))
             continue
         yield _Begin(source, facts)
         decoding = decode(source)
-        yield from window_batches(teacher, decoding, every=every)
-        yield _End(decoding.frames, decoding.problem)
+        try:
+            yield from window_batches(teacher, decoding, every=every)
+            yield _End(decoding.frames, decoding.problem)
+        except VideoError as error:  # it was replaced or lost after it was looked at
+            yield _End(decoding.frames, _problem(source, error))
+
+
+def _problem(source: VideoSource, error: VideoError) -> str:
+    return str(error).removeprefix(f"{source.path}: ")
 
 
 def _answered(

@@ -28,7 +28,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from PIL import Image, ImageOps
 
 from tinyhd_pipe.stages.video.sources import VideoSource, frame_files
-from tinyhd_pipe.store.errors import VideoError
+from tinyhd_pipe.store.errors import TinyHDError, VideoError
 
 Picture = npt.NDArray[np.uint8]
 """(y, x, 3) uint8, RGB, upright."""
@@ -132,8 +132,8 @@ class Decoding(Iterator[Picture | None]):
                         self.key_frames.append(self.frames)
                     yield picture
                 self.problem = _cut_off(end, container, stream)
-            except av.FFmpegError as error:
-                reason = f"the next one does not decode ({error.strerror})"
+            except Exception as error:  # whatever FFmpeg or PyAV raises is about this video alone
+                reason = f"the next one does not decode ({reason_of(error)})"
                 self.problem = f"ends after {self.frames} frames, {reason}"
         if not self.frames:
             raise VideoError(f"{source.path}: {self.problem or 'it holds no frame'}; {_ADVICE}")
@@ -173,25 +173,47 @@ def opened(source: VideoSource) -> Iterator[tuple[InputContainer, av.VideoStream
     """A video file's container and first video stream (cover pictures aside), set to one decoder thread.
 
     Raises:
-        VideoError: no such file, an empty one, not a video, or sound only.
+        VideoError: no such file, an empty one, not a video, sound only, or a codec that this FFmpeg lacks; and
+            whatever else a library raises inside the context, because it is about this video and must not end the
+            work on others. Only `av.FFmpegError` passes, for callers that keep what came before it.
     """
+    try:
+        with _container(source) as container:
+            yield container, _film(source, container)
+    except (TinyHDError, av.FFmpegError):
+        raise
+    except Exception as error:
+        raise VideoError(f"{source.path}: {reason_of(error)}; {_ADVICE}") from error
+
+
+def _container(source: VideoSource) -> InputContainer:
     try:
         if source.path.stat().st_size == 0:
             raise VideoError(f"{source.path}: the file is empty; {_ADVICE}")
         # An absolute path, so that no name (a:b.mp4) is taken for a network protocol.
-        container = av.open(str(source.path.absolute()), metadata_errors="replace")
+        return av.open(str(source.path.absolute()), metadata_errors="replace")
     except OSError as error:
         raise VideoError(f"{source.path}: {error.strerror}; {_ADVICE}") from error
     except av.FFmpegError as error:
         raise VideoError(f"{source.path}: not a video ({error.strerror}); {_ADVICE}") from error
-    with container:
-        # The first one, not the "best": which that is depends on guesses that FFmpeg makes from a few
-        # packets.
-        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams:
-            raise VideoError(f"{source.path}: no moving picture in it; {_ADVICE}")
-        streams[0].codec_context.thread_count = 1
-        yield container, streams[0]
+
+
+def _film(source: VideoSource, container: InputContainer) -> av.VideoStream:
+    """The first one, not the "best": which that is depends on guesses that FFmpeg makes from a few packets."""
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        raise VideoError(f"{source.path}: no moving picture in it; {_ADVICE}")
+    film = streams[0]
+    if cast(object, film.codec_context) is None:
+        raise VideoError(f"{source.path}: this FFmpeg has no decoder for its codec; {_ADVICE}")
+    film.codec_context.thread_count = 1
+    return film
+
+
+def reason_of(error: Exception) -> str:
+    """What a library's exception says, in one line."""
+    said = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    return " ".join(str(said).split())
 
 
 @dataclass(frozen=True)
@@ -260,11 +282,20 @@ class RgbConverter:
             dst_color_range=ColorRange.JPEG,
             threads=1,
         )
-        picture = cast(Picture, converted.to_ndarray())
+        return np.ascontiguousarray(_turned(cast(Picture, converted.to_ndarray()), frame))
+
+
+def _turned(picture: Picture, frame: av.VideoFrame) -> Picture:
+    """The picture as the frame's display matrix wants it seen.
+
+    PyAV lists a frame's side data as a whole, and raises where it has no name for one kind (EXIF, in the pictures of
+    cameras). Then the angle is still to be had, which tells all but a mirroring.
+    """
+    try:
         matrix = cast(Buffer | None, frame.side_data.get("DISPLAYMATRIX"))
-        if matrix is not None:
-            picture = upright(picture, np.frombuffer(bytes(matrix), np.int32))
-        return np.ascontiguousarray(picture)
+    except ValueError:
+        return np.rot90(picture, round(frame.rotation / 90))
+    return picture if matrix is None else upright(picture, np.frombuffer(bytes(matrix), np.int32))
 
 
 def upright(picture: Picture, matrix: npt.NDArray[np.int32]) -> Picture:
