@@ -27,6 +27,7 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from PIL import Image, ImageOps
 
+from tinyhd_pipe.stages.video.cut_off import cut_off
 from tinyhd_pipe.stages.video.sources import VideoSource, frame_files
 from tinyhd_pipe.store.errors import TinyHDError, VideoError
 
@@ -39,8 +40,6 @@ _MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M, 9
 
 # Pillow lets all of these through when a picture is cut short or damaged.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-CUT_OFF_BELOW = 0.9
-"""Share of the promised time below which a video counts as cut off: sound and rounding make up the rest."""
 _ADVICE = "expected a video that FFmpeg decodes: convert it again or leave it out"
 
 
@@ -131,7 +130,7 @@ class Decoding(Iterator[Picture | None]):
                     if frame.key_frame:
                         self.key_frames.append(self.frames)
                     yield picture
-                self.problem = _cut_off(end, container, stream)
+                self.problem = cut_off(end, source.path, container, stream)
             except Exception as error:  # whatever FFmpeg or PyAV raises is about this video alone
                 reason = f"the next one does not decode ({reason_of(error)})"
                 self.problem = f"ends after {self.frames} frames, {reason}"
@@ -252,16 +251,6 @@ def _end_of(frame: av.VideoFrame) -> float:
     if frame.pts is None or frame.time_base is None:
         return 0.0
     return float((frame.pts + frame.duration) * frame.time_base)
-
-
-def _cut_off(end: float, container: InputContainer, stream: av.VideoStream) -> str | None:
-    """What to say of a video that ends early by its header, whose times hold better than its frame counts."""
-    promised = ((container.start_time or 0) + (container.duration or 0)) / av.time_base
-    if stream.duration and stream.time_base:
-        promised = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    if end >= CUT_OFF_BELOW * promised:
-        return None
-    return f"ends at {end:.2f} of {promised:.2f} seconds that the header promises"
 
 
 class RgbConverter:
