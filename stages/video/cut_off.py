@@ -6,7 +6,8 @@ the longest stream, which is often sound or subtitles. There a short picture is 
 ends early, too, because a file that is cut loses the ends of all streams together.
 
 Not noticed: a cut MPEG-TS, MPEG-PS or WMV, of which FFmpeg knows no duration then; a file that is cut while a
-subtitle is shown that lasts to its end. Cost: nothing for a video that reaches the promised end; else one read of the file, without decoding.
+subtitle is shown that lasts to its end. Cost: nothing for a video that reaches the promised end; else one read of the
+file, without decoding.
 """
 
 from contextlib import suppress

@@ -40,6 +40,7 @@ _MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M, 9
 
 # Pillow lets all of these through when a picture is cut short or damaged.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _ADVICE = "expected a video that FFmpeg decodes: convert it again or leave it out"
 
 
@@ -169,7 +170,7 @@ def decode(source: VideoSource) -> Decoding:
 
 @contextmanager
 def opened(source: VideoSource) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """A video file's container and first video stream (cover pictures aside), set to one decoder thread.
+    """A video file's container and the video stream that is the film, set to one decoder thread.
 
     Raises:
         VideoError: no such file, an empty one, not a video, sound only, or a codec that this FFmpeg lacks; and
@@ -198,15 +199,25 @@ def _container(source: VideoSource) -> InputContainer:
 
 
 def _film(source: VideoSource, container: InputContainer) -> av.VideoStream:
-    """The first one, not the "best": which that is depends on guesses that FFmpeg makes from a few packets."""
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    """The video stream that people watch: of several, the largest picture; the first of those that are equal.
+
+    Not FFmpeg's "best" one, which depends on guesses that it makes from a few packets. Covers, thumbnails and streams
+    of a single picture are no films beside one that moves.
+    """
+    streams = [s for s in container.streams.video if not s.disposition & _NO_FILM]
     if not streams:
         raise VideoError(f"{source.path}: no moving picture in it; {_ADVICE}")
-    film = streams[0]
+    film = max(streams, key=lambda stream: (stream.frames != 1, _pixels(stream)))
     if cast(object, film.codec_context) is None:
         raise VideoError(f"{source.path}: this FFmpeg has no decoder for its codec; {_ADVICE}")
     film.codec_context.thread_count = 1
     return film
+
+
+def _pixels(stream: av.VideoStream) -> int:
+    """0 where there is no decoder that would know."""
+    context = cast(av.VideoCodecContext | None, stream.codec_context)
+    return context.width * context.height if context else 0
 
 
 def reason_of(error: Exception) -> str:

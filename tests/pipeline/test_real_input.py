@@ -55,7 +55,7 @@ NATURAL = {
     "elf.webm": 241,
     "flipping_a_pancake.mkv": 310,
     "kinetics_pool_test.mp4": 300,
-    "nasa_13013.mp4": 325,
+    "nasa_13013.mp4": 390,
     "rabbit320.mp4": 234,
     "test1.mp4": 300,
 }

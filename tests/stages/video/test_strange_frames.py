@@ -14,7 +14,7 @@ from tests.small_dumps import SETTINGS, write_teacher
 from tests.video_files import number_of, numbered, pictures_of, source_of, write
 from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.video import decoding as video_decoding
-from tinyhd_pipe.stages.video.decoding import RgbConverter, decode, probe
+from tinyhd_pipe.stages.video.decoding import RgbConverter, count_packets, decode, probe
 from tinyhd_pipe.stages.video.index import index_frames, read_frames
 from tinyhd_pipe.store import open_store
 from tinyhd_pipe.store.errors import VideoError
@@ -113,3 +113,37 @@ def test_a_codec_that_ffmpeg_lacks_is_named(tmp_path: Path) -> None:
     for use in (probe, index_frames):
         with pytest.raises(VideoError, match=r"a\.avi: .*(no decoder for its codec)"):
             use(source_of(path))
+
+
+def _write_streams(path: Path, streams: list[list[video_decoding.Picture]]) -> Path:
+    """One file with several video streams."""
+    with av.open(str(path), "w") as container:
+        added = []
+        for pictures in streams:
+            stream = cast(av.VideoStream, container.add_stream("libx264", rate=25))
+            stream.height, stream.width = pictures[0].shape[:2]
+            stream.pix_fmt = "yuv420p"
+            added.append(stream)
+        for stream, pictures in zip(added, streams, strict=True):
+            for picture in pictures:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_of_several_video_streams_the_largest_is_the_film_and_of_equal_ones_the_first(
+    tmp_path: Path, name: str
+) -> None:
+    preview = [numbered(500 + n, 24, 40) for n in range(10)]
+    film, second = ([numbered(first + n) for n in range(20)] for first in (0, 100))
+    source = source_of(_write_streams(tmp_path / name, [preview, film, second]))
+    pictures = pictures_of(source)
+    assert [number_of(picture) for picture in pictures] == list(range(20))
+    assert (read_frames(source, np.array([13])) == pictures[13]).all()
+    assert (probe(source).height, count_packets(source)) == (48, 20)
+
+
+def test_a_large_picture_beside_a_film_is_not_the_film(tmp_path: Path) -> None:
+    source = source_of(_write_streams(tmp_path / "a.mp4", [[numbered(500, 96, 160)], [numbered(n) for n in range(20)]]))
+    assert [number_of(picture) for picture in pictures_of(source)] == list(range(20))
