@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Option, Typer
 
 from tinyhd_pipe.pipeline import console
+from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.options import (
     Command,
     Device,
@@ -47,9 +48,8 @@ def predict(
 
     from tinyhd_pipe.stages.bench.networks import bench_networks
     from tinyhd_pipe.stages.video.index import read_frames
-    from tinyhd_pipe.stages.video.sources import find_videos
 
-    clip = read_frames(find_videos([video])[0], np.arange(16))
+    clip = read_frames(given_videos([video])[0], np.arange(16))
     with console.progress("rounds") as advance:
         measured = bench_networks(kind, weights, clip, device=console.device(device), report=advance)
     rows = [
@@ -87,7 +87,6 @@ def store(
     from tinyhd_pipe.stages.bench.encodings import bench_encodings
     from tinyhd_pipe.stages.bench.store import bench_store
     from tinyhd_pipe.stages.networks.network import load_teacher
-    from tinyhd_pipe.stages.video.sources import find_videos
     from tinyhd_pipe.store.errors import SettingError
 
     if bool(videos) != bool(weights) or not (store or videos):
@@ -100,7 +99,7 @@ def store(
     if videos and weights:
         network = load_teacher(teacher, weights=weights, device=console.device(device))
         with console.progress("videos") as advance:
-            encodings = bench_encodings(network, find_videos(videos), frames=frames, report=advance)
+            encodings = bench_encodings(network, given_videos(videos), frames=frames, report=advance)
         _show_encodings(str(weights), encodings)
     console.result({"readers": readers, "encodings": encodings}, as_json=as_json)
 
@@ -129,7 +128,6 @@ def dump(
     """
     from tinyhd_pipe.pipeline.allocator import keep_freed_memory
     from tinyhd_pipe.stages.bench.dump import DumpBenchOptions, bench_dump
-    from tinyhd_pipe.stages.video.sources import find_videos
 
     keep_freed_memory()  # as teacher-dump does; here it helps the published way, too
     options = DumpBenchOptions(
@@ -139,7 +137,7 @@ def dump(
         measured = bench_dump(
             teacher,
             weights,
-            find_videos(videos),
+            given_videos(videos),
             options,
             report=advance,
         )

@@ -11,6 +11,7 @@ from typer import Exit, Option
 
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.allocator import keep_freed_memory
+from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.options import Device, Json, Overrides, Params, Store, TeacherKind, Videos, Weights
 from tinyhd_pipe.store.errors import SettingError
 
@@ -61,13 +62,12 @@ def teacher_dump(
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import teacher_dump as stage
     from tinyhd_pipe.stages.networks.network import load_teacher
-    from tinyhd_pipe.stages.video.sources import find_videos
     from tinyhd_pipe.store.writer import read_description
 
     keep_freed_memory()
     overrides = [*(overrides or ()), *([] if every is None else [f"teacher_dump.every={every}"])]
     settings = load_params(params, overrides).teacher_dump
-    sources = find_videos(videos)
+    sources = given_videos(videos)
     precision, batch = settings.precision, settings.batch
     if there := read_description(store):  # a store that was begun has decided already
         precision = there.teacher["precision"] if precision == "auto" else precision

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option, Typer
 
 from tinyhd_pipe.pipeline import console
+from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.options import (
     Command,
     Device,
@@ -136,9 +137,8 @@ def _teacher_of(store: str, weights: Path, kind: str, device: str) -> "Network":
 
 def _repair(store: str, network: "Network | None", videos: list[Path] | None) -> "Repaired":
     from tinyhd_pipe.stages.dump.store_check import repair_store
-    from tinyhd_pipe.stages.video.sources import find_videos
 
-    sources = find_videos(videos) if videos else []
+    sources = given_videos(videos) if videos else []
     with console.progress("shards") as checking, console.progress("videos made again") as advance:
         repaired = repair_store(store, teacher=network, sources=sources, checking=checking, report=advance)
     for damage in repaired.damages:
@@ -148,10 +148,9 @@ def _repair(store: str, network: "Network | None", videos: list[Path] | None) ->
 
 def _sample(store: str, network: "Network", videos: list[Path] | None, frames: int, seed: int) -> "Sampled":
     from tinyhd_pipe.stages.dump.store_check import FAR, sample_store
-    from tinyhd_pipe.stages.video.sources import find_videos
 
     with console.progress("frames") as advance:
-        sampled = sample_store(store, network, find_videos(videos or []), frames=frames, seed=seed, report=advance)
+        sampled = sample_store(store, network, given_videos(videos or []), frames=frames, seed=seed, report=advance)
     rows = [
         (name, f"{level.kl:.1e}", f"{level.worst_kl:.1e}", level.worst, f"{level.max_difference:.4f}")
         for name, level in sampled.levels.items()
@@ -184,12 +183,12 @@ def show(
     tinyhd-pipe store show maps.zarr 001.AVI --frames 0:120 --videos clips/
     """
     from tinyhd_pipe.stages.pictures.contact_sheet import contact_sheet, frames_of, the_same_video
-    from tinyhd_pipe.stages.video.sources import find_videos
+    from tinyhd_pipe.stages.video.names import as_id
     from tinyhd_pipe.store.reader import open_store
 
-    opened = open_store(store)
+    opened, video = open_store(store), as_id(video)
     wanted = _frames(frames, frames_of(opened, video))
-    source = the_same_video(opened, video, find_videos(videos)) if videos else None
+    source = the_same_video(opened, video, given_videos(videos)) if videos else None
     path = out or Path(Path(video).stem + ".png")
     drawn = contact_sheet(opened, video, path, frames=wanted, rows=rows, source=source)
     empty = f", {len(drawn.failed)} without a valid map" if drawn.failed else ""

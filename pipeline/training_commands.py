@@ -10,6 +10,7 @@ from typer import Option
 
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.allocator import keep_freed_memory
+from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.options import (
     Device,
     DumpedVideos,
@@ -79,12 +80,11 @@ def student_train(
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import student_train as stage
     from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
-    from tinyhd_pipe.stages.video.sources import find_videos
     from tinyhd_pipe.store.reader import open_store
 
     keep_freed_memory()
     recipe = load_params(params, overrides).student_train
-    opened, sources = open_store(store), find_videos(videos)
+    opened, sources = open_store(store), given_videos(videos)
     annotated = find_annotated_videos(labels) if labels else []
     device = console.device(device)
     with console.progress("student") as advance:

@@ -9,13 +9,10 @@ Neither timestamps nor the header's frame count are believed.
 Cost: a 640x360 MPEG-4 frame takes half a millisecond to decode and convert; one frame is held at a time.
 """
 
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import cast
 
 import av
@@ -25,21 +22,17 @@ from av.buffer import Buffer
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
-from PIL import Image, ImageOps
 
 from tinyhd_pipe.stages.video.cut_off import cut_off
-from tinyhd_pipe.stages.video.sources import VideoSource, frame_files
+from tinyhd_pipe.stages.video.frame_folders import Picture as Picture
+from tinyhd_pipe.stages.video.frame_folders import broken_pictures, folder_size, read_image
+from tinyhd_pipe.stages.video.sources import VideoSource, frame_files, is_lfs_pointer
 from tinyhd_pipe.store.errors import TinyHDError, VideoError
-
-Picture = npt.NDArray[np.uint8]
-"""(y, x, 3) uint8, RGB, upright."""
 
 # MatrixCoefficients of ITU-T H.273 as frames are tagged with them; the others, and none, are read as BT.601.
 _BT2020 = Colorspace.BT2020
 _MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M, 9: _BT2020, 10: _BT2020}
 
-# Pillow lets all of these through when a picture is cut short or damaged.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _ADVICE = "expected a video that FFmpeg decodes: convert it again or leave it out"
 
@@ -144,11 +137,10 @@ class Decoding(Iterator[Picture | None]):
         for path in frame_files(source):
             picture = read_image(path, size)
             if picture is None:
-                failed.append(path.name)
+                failed.append(path)
             yield picture
         if failed:
-            count = f"{len(failed)} of {self.frames} pictures"
-            self.problem = f"{count} are broken or of another size, {failed[0]} the first"
+            self.problem = broken_pictures(failed, self.frames)
 
 
 def decode(source: VideoSource) -> Decoding:
@@ -190,6 +182,8 @@ def _container(source: VideoSource) -> InputContainer:
     try:
         if source.path.stat().st_size == 0:
             raise VideoError(f"{source.path}: the file is empty; {_ADVICE}")
+        if is_lfs_pointer(source.path):
+            raise VideoError(f"{source.path}: a Git LFS pointer, not the video itself; run git lfs pull")
         # An absolute path, so that no name (a:b.mp4) is taken for a network protocol.
         return av.open(str(source.path.absolute()), metadata_errors="replace")
     except OSError as error:
@@ -308,26 +302,3 @@ def upright(picture: Picture, matrix: npt.NDArray[np.int32]) -> Picture:
     if abs(b) + abs(c) > abs(a) + abs(d):  # x' comes from y: the axes change places
         picture, a, d = picture.swapaxes(0, 1), c, b
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-
-
-def folder_size(source: VideoSource) -> tuple[int, int]:
-    """Height and width of a frame folder's video: those of its first picture that decodes.
-
-    Raises:
-        VideoError: there is no such picture.
-    """
-    for path in frame_files(source):
-        picture = read_image(path)
-        if picture is not None:
-            return picture.shape[0], picture.shape[1]
-    raise VideoError(f"{source.path}: none of its pictures decodes; copy them again or leave it out")
-
-
-def read_image(path: Path, size: tuple[int, int] | None = None) -> Picture | None:
-    """One picture of a frame folder, upright, RGB; None if it is broken or not of `size` (height, width)."""
-    try:
-        with Image.open(path) as image:
-            picture = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except _BROKEN:
-        return None
-    return picture if size is None or picture.shape[:2] == size else None

@@ -23,14 +23,12 @@ from av.container import InputContainer
 
 from tinyhd_pipe.stages.video.decoding import (
     KeyPacket,
-    Picture,
     RgbConverter,
     decode,
     decoded_frames,
-    folder_size,
     opened,
-    read_image,
 )
+from tinyhd_pipe.stages.video.frame_folders import Picture, folder_size, read_image
 from tinyhd_pipe.stages.video.sources import VideoSource, frame_files
 from tinyhd_pipe.store.errors import VideoError
 

@@ -2,28 +2,48 @@
 
 The decision that is not obvious: a folder of pictures is a video only if it holds no folder itself. In the
 data sets as they are downloaded that tells a clip's frames from the one stray picture beside its ground
-truth; folders of ground truth are known by their names.
+truth; folders of ground truth are known by their names, and so are those that systems leave behind.
 
-Cost: one walk over the folders; no file is opened but by `digest`, which reads all of it.
+Cost: one walk over the folders. Of a `.ts` or `.mts`, which may be TypeScript, a kilobyte is read; no other
+file is opened but by `digest`, which reads all of it.
 """
 
+import codecs
 import hashlib
 import os
 import re
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tinyhd_pipe.stages.video.names import escaped
 from tinyhd_pipe.store.errors import VideoError
 
 VIDEO_SUFFIXES = (
-    *(".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov"),
-    *(".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
+    *(".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265"),
+    *(".hevc", ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mp4v"),
+    *(".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
 )
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png")
+IMAGE_SUFFIXES = (
+    *(".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".tga"),
+    *(".webp", ".avif", ".jp2", ".jpg", ".jpeg", ".jpe", ".jfif"),
+)
+"""Lossless ones first: of two pictures of one name the earlier kind is taken."""
+MAY_BE_TYPESCRIPT = (".ts", ".mts")
 GROUND_TRUTH_FOLDERS = frozenset({"maps", "fixation"})
 """Folders of DHF1K, UCF Sports and Hollywood-2 whose pictures are annotation, not frames."""
+LEFT_BEHIND_FOLDERS = frozenset(
+    {
+        *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),  # Synology, QNAP
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),  # Windows
+        *("__macosx", "network trash folder", "temporary items"),  # macOS
+        *("lost+found", "__pycache__"),
+    }
+)
+"""Folders, in small letters, in which appliances and systems keep thumbnails, rubbish and lost pieces; those whose
+name begins with a dot are not listed. No rule for a first `@` or `#`: collections of clips are sorted by handles."""
+LEFT_BEHIND_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 
 
 @dataclass(frozen=True, order=True)
@@ -31,19 +51,45 @@ class VideoSource:
     """One video as the user has it."""
 
     id: str
-    """Its name in the store: the path below the folder that was given, with `/` and suffix."""
+    """Its name in the store: the path below the folder that was given, with `/` and suffix, escaped (names.py)."""
     path: Path
     is_frame_folder: bool = False
     """True where the video is a folder of pictures, one for each frame."""
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Files below a folder that belong to no video that was found there."""
+
+    folder: Path
+    endings: Mapping[str, int]
+    """Ending in small letters, with its dot, to how many files have it, the most first; "" for those without one."""
+
+    def __str__(self) -> str:
+        count = sum(self.endings.values())
+        kinds = ", ".join(f"{number} {ending or 'without ending'}" for ending, number in self.endings.items())
+        return f"{self.folder}: {count} file{'s were' if count > 1 else ' was'} not taken: {kinds}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found, and what it passed over."""
+
+    videos: tuple[VideoSource, ...]
+    """Sorted by id."""
+    left_out: tuple[LeftOut, ...]
+    """One for each folder given below which files were not taken. What systems leave behind, ground truth and names
+    that begin with a dot do not count."""
+
+
 def find_videos(paths: Sequence[str | Path]) -> list[VideoSource]:
-    """The videos at `paths`, sorted by id.
+    """The videos at `paths`, sorted by id; `search_videos` tells what was passed over, too.
 
     A path is a video file (taken whatever its suffix) or a folder, which is searched through and through for
     files with a video suffix and for folders of pictures. A folder that holds pictures, no video and no
-    folder is one video. Names that begin with a dot are passed over, and below the given folder so are
-    `maps` and `fixation`.
+    folder is one video. Names that begin with a dot and folders that systems leave behind (`@eaDir`,
+    `lost+found`) are passed over, and below the given folder so are `maps` and `fixation`. A `.ts` that holds
+    text is no video.
 
     An id is the path below the given folder, or the name of what was given itself. Where different videos
     would have the same id, each gets the name of the folder that was given in front: `natural/0068.AVI`.
@@ -51,29 +97,74 @@ def find_videos(paths: Sequence[str | Path]) -> list[VideoSource]:
     Raises:
         VideoError: a path that does not exist or has no video; ids that are the same even so.
     """
+    return list(search_videos(paths).videos)
+
+
+def search_videos(paths: Sequence[str | Path]) -> Found:
+    """The videos at `paths` by the rules of `find_videos`, and the files below them that belong to none.
+
+    Raises:
+        VideoError: as `find_videos`.
+    """
     found: defaultdict[str, list[tuple[str, VideoSource]]] = defaultdict(list)
+    left_out = []
     for root in map(Path, paths):
         folder = root.resolve() if root.is_dir() else root.resolve().parent
-        for source in _videos_at(root):
+        videos, passed_over = _videos_at(root)
+        if passed_over:
+            endings = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+            left_out.append(LeftOut(root, dict(endings)))
+        for source in videos:
             known = found[source.id]
-            if not any(source.path.samefile(other.path) for _, other in known):
-                known.append((folder.name, source))
+            if not any(_is_same_file(source.path, other.path) for _, other in known):
+                known.append((escaped(folder.name), source))
+    return Found(tuple(sorted(_named(found.values()))), tuple(left_out))
+
+
+def _named(found: Iterable[list[tuple[str, VideoSource]]]) -> list[VideoSource]:
+    """The videos of each id, with the name of their folder in front where there are several."""
     named: dict[str, VideoSource] = {}
-    for same_id in found.values():
+    for same_id in found:
         for folder_name, source in same_id:
             id_ = f"{folder_name}/{source.id}" if len(same_id) > 1 else source.id
             if id_ in named:
                 raise VideoError(f"{source.path} and {named[id_].path} would both be {id_}: rename a folder")
             named[id_] = replace(source, id=id_)
-    return sorted(named.values())
+    return list(named.values())
 
 
-def _videos_at(root: Path) -> list[VideoSource]:
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # a link to nowhere: whoever reads it says so
+        return False
+
+
+def _videos_at(root: Path) -> tuple[list[VideoSource], Counter[str]]:
+    """The videos at a path, and how many files below it belong to none, by their endings."""
     if root.is_file():
-        return [VideoSource(root.name, root)]
+        return [VideoSource(escaped(root.name), root)], Counter()
     if not root.is_dir():
         raise VideoError(f"{root}: no such file or folder; expected a video, or a folder of videos or frames")
-    found = []
+    found: list[VideoSource] = []
+    left_out: Counter[str] = Counter()
+    for folder, files, has_folders in _walk(root):
+        videos = [name for name in files if _has_suffix(name, VIDEO_SUFFIXES) and not _is_typescript(folder / name)]
+        found += [VideoSource(escaped((folder / n).relative_to(root).as_posix()), folder / n) for n in videos]
+        frames = [] if videos or has_folders else _frames_among(files)
+        if frames:
+            name = folder.resolve().name if folder == root else folder.relative_to(root).as_posix()
+            found.append(VideoSource(escaped(name), folder, is_frame_folder=True))
+        left_out.update(Path(name).suffix.lower() for name in set(files).difference(videos, frames))
+    if not found:
+        raise VideoError(
+            f"{root}: no video in it; expected files named {' '.join(VIDEO_SUFFIXES)}, or folders of pictures"
+        )
+    return found, left_out
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], bool]]:
+    """Every folder that may hold videos, the names of its files, and whether it holds folders; links are followed."""
     seen = set()
     for name, subfolders, files in os.walk(root, followlinks=True):
         folder = Path(name)
@@ -81,26 +172,48 @@ def _videos_at(root: Path) -> list[VideoSource]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(n for n in subfolders if not n.startswith("."))
-        videos = [folder / n for n in files if _has_suffix(n, VIDEO_SUFFIXES)]
-        found += [VideoSource(path.relative_to(root).as_posix(), path) for path in videos]
-        if not videos and not subfolders and any(_has_suffix(n, IMAGE_SUFFIXES) for n in files):
-            id_ = real.name if folder == root else folder.relative_to(root).as_posix()
-            found.append(VideoSource(id_, folder, is_frame_folder=True))
+        subfolders[:] = sorted(n for n in subfolders if not _is_left_behind(n, LEFT_BEHIND_FOLDERS))
+        yield folder, [n for n in files if not _is_left_behind(n, LEFT_BEHIND_FILES)], bool(subfolders)
         subfolders[:] = [n for n in subfolders if n not in GROUND_TRUTH_FOLDERS]
-    if not found:
-        raise VideoError(
-            f"{root}: no video in it; expected files named {' '.join(VIDEO_SUFFIXES)}, or folders of pictures"
-        )
-    return found
+
+
+def _is_left_behind(name: str, known: frozenset[str]) -> bool:
+    return name.startswith(".") or name.lower() in known
 
 
 def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
-    return name.lower().endswith(suffixes) and not name.startswith(".")
+    return name.lower().endswith(suffixes)
+
+
+def _is_typescript(path: Path) -> bool:
+    """Whether a file that is named as an MPEG transport stream holds text; its packets never decode as such."""
+    if not _has_suffix(path.name, MAY_BE_TYPESCRIPT) or is_lfs_pointer(path):
+        return False
+    text = codecs.getincrementaldecoder("utf-8")()
+    try:
+        head = text.decode(_head(path))
+    except UnicodeDecodeError:
+        return False
+    return bool(head) and "\0" not in head
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what Git leaves in place of a large one that was not fetched."""
+    return _head(path).startswith(b"version https://git-lfs.github.com/spec/")
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(1024)
+    except OSError:  # whoever decodes it says so
+        return b""
 
 
 def frame_files(source: VideoSource) -> list[Path]:
     """The pictures of a frame folder in natural order: `frame_2.png` before `frame_10.png`.
+
+    Pictures that differ by their endings alone (`0001.jpg`, `0001.png`) are one frame: the lossless one is taken.
 
     Raises:
         VideoError: the folder is gone.
@@ -109,7 +222,16 @@ def frame_files(source: VideoSource) -> list[Path]:
         names = [entry.name for entry in source.path.iterdir()]
     except OSError as error:
         raise VideoError(f"{source.path}: {error.strerror}; expected a folder of pictures") from error
-    return [source.path / n for n in sorted(names, key=_natural) if _has_suffix(n, IMAGE_SUFFIXES)]
+    return [source.path / name for name in sorted(_frames_among(names), key=_natural)]
+
+
+def _frames_among(names: Sequence[str]) -> list[str]:
+    """Those of these names in a folder that are frames."""
+    pictures = [name for name in names if _has_suffix(name, IMAGE_SUFFIXES) and not name.startswith(".")]
+    taken: dict[str, str] = {}
+    for name in sorted(pictures, key=lambda name: (IMAGE_SUFFIXES.index(Path(name).suffix.lower()), name)):
+        taken.setdefault(Path(name).stem, name)
+    return list(taken.values())
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:
@@ -130,7 +252,7 @@ def digest(source: VideoSource) -> str:
         total = hashlib.sha256()
         for path in frame_files(source):
             data = path.read_bytes()
-            total.update(f"{path.name}\0{len(data)}\0".encode() + data)
+            total.update(os.fsencode(path.name) + f"\0{len(data)}\0".encode() + data)
         return total.hexdigest()
     except OSError as error:
         raise VideoError(f"{source.path}: {error.strerror}; expected a video that can be read") from error

@@ -83,3 +83,18 @@ def test_the_published_16_output_network_teaches_a_student_what_it_says_of_a_vid
     first, last = (history[epoch]["validation"]["final"] for epoch in (0, -1))
     assert last < 0.8 * first, "KL(teacher || student) on the video that nothing was learned from"
     capsys.readouterr()
+
+
+@pytest.mark.shared
+def test_what_is_not_taken_of_a_folder_is_said_in_one_line(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "small.safetensors"
+    write_weights(weights, HD2S(width=0.0625).state_dict(), {"kind": "hd2s", "size": [32, 32]})
+    videos = shared / "data/cases/suffixes"
+    dump = f"teacher-dump --plan --json --videos {videos} --store {tmp_path / 'maps.zarr'} --weights {weights}"
+    assert run([*dump.split(), "--set", "teacher_dump.precision=float32"]) == 0
+    said = capsys.readouterr()
+    assert f"{videos}: 1 file was not taken: 1 .ts" in said.err.splitlines()
+    planned = json.loads(said.out)
+    assert (planned["videos"], planned["frames"], planned["problems"]) == (6, 200, {})

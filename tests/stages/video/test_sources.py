@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.video_files import frame_folder, number_of, pictures_of, source_of, touch
-from tinyhd_pipe.stages.video.sources import VideoSource, digest, find_videos
+from tinyhd_pipe.stages.video.sources import VideoSource, digest, find_videos, search_videos
 from tinyhd_pipe.store.errors import VideoError
 
 # Finding
@@ -89,6 +89,59 @@ def test_frames_of_a_folder_come_in_natural_order(tmp_path: Path) -> None:
     source = frame_folder(tmp_path / "clip", ["f1.png", "f2.png", "f9b.png", "f10.png", "f010.png", "g1.png"])
     touch(tmp_path / "clip", "notes.txt", ".f3.png")
     assert [number_of(p) for p in pictures_of(source)] == [0, 1, 2, 4, 3, 5]
+
+
+# What is passed over
+
+
+def test_endings_of_cameras_and_players_are_taken_and_typescript_is_not(tmp_path: Path) -> None:
+    names = ["00001.MTS", "00002.m2ts", "index.ts", "ok.mp4", "real.ts", "types.mts", "x.mp4v", "y.f4v", "z.qt"]
+    touch(tmp_path, *names)
+    for name in ("index.ts", "types.mts"):
+        (tmp_path / name).write_text("export const é = 1\n" * 100)
+    for name in ("00001.MTS", "real.ts"):
+        (tmp_path / name).write_bytes(b"G@\x00\x10" + b"\xff" * 184)
+    found = search_videos([tmp_path])
+    assert [source.id for source in found.videos] == [n for n in names if n not in ("index.ts", "types.mts")]
+    assert [str(folder) for folder in found.left_out] == [f"{tmp_path}: 2 files were not taken: 1 .mts, 1 .ts"]
+
+
+def test_files_that_are_in_no_video_are_counted_by_their_endings(tmp_path: Path) -> None:
+    touch(tmp_path / "a", "1.mp4", "cover.JPG", "poster.jpg", "clip/1.png", "clip/2.png", "clip/2.jpg", "clip/notes")
+    touch(tmp_path / "a", ".hidden", "Thumbs.db", "@eaDir/1.mp4/thumb.jpg", "video/maps/0001.png", "video/1.avi")
+    touch(tmp_path / "b", "1.mp4", "x.xyz")
+    touch(tmp_path / "whole", "1.mp4")
+    found = search_videos([tmp_path / name for name in ("a", "b", "whole", "a/poster.jpg")])
+    assert [(out.folder.name, dict(out.endings)) for out in found.left_out] == [
+        ("a", {".jpg": 3, "": 1}),
+        ("b", {".xyz": 1}),
+    ]
+    assert [str(out).removeprefix(str(tmp_path)) for out in found.left_out] == [
+        "/a: 4 files were not taken: 3 .jpg, 1 without ending",
+        "/b: 1 file was not taken: 1 .xyz",
+    ]
+    assert list(found.videos) == find_videos([tmp_path / name for name in ("a", "b", "whole", "a/poster.jpg")])
+
+
+@pytest.mark.shared
+def test_the_same_film_under_every_ending_is_taken_and_read(shared: Path) -> None:
+    found = search_videos([shared / "data/cases/suffixes"])
+    assert {source.id: len(pictures_of(source)) for source in found.videos} == {
+        "00001.MTS": 60,
+        "00002.m2ts": 60,
+        **dict.fromkeys(("ok.mp4", "x.mp4v", "y.f4v", "z.qt"), 20),
+    }
+    assert [dict(out.endings) for out in found.left_out] == [{".ts": 1}]
+
+
+def test_a_dangling_link_stops_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "a/001.AVI")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "001.AVI").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "b" / "folder").symlink_to(tmp_path / "nowhere as well")
+    assert [source.id for source in find_videos([tmp_path / "a", tmp_path / "b"])] == ["a/001.AVI", "b/001.AVI"]
+    with pytest.raises(VideoError, match=r"001\.AVI: No such file"):
+        digest(source_of(tmp_path / "b" / "001.AVI"))
 
 
 # Digests
