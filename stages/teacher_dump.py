@@ -16,13 +16,13 @@ from tinyhd_pipe.stages.dump.shard_work import make_shard
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.video.sources import VideoSource
-from tinyhd_pipe.store.errors import VideoError
+from tinyhd_pipe.store.errors import StoreError, VideoError
 from tinyhd_pipe.store.lock import exclusive
 from tinyhd_pipe.store.plan import ShardTask, Source
 from tinyhd_pipe.store.reader import open_store
 from tinyhd_pipe.store.schema import Description
 from tinyhd_pipe.store.storage import open_storage
-from tinyhd_pipe.store.writer import create_or_open, read_description
+from tinyhd_pipe.store.writer import create_or_open, read_description, remove_store
 
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.dump.cluster import Cluster
@@ -82,7 +82,8 @@ def teacher_dump(
 
     Arguments:
         url: a folder, or any fsspec URL; made where there is none.
-        options: which maps, how they are stored, and what becomes of videos with a problem or not given. Levels whose
+        options: which maps, how they are stored, and what becomes of other videos, of problems and of a store of
+            another teacher (refused by default, because a store may have cost weeks). Levels whose
             grid and step are given are measured all the same, and refused where they cost more than the budget.
         cluster: Dask workers that make the shards, to the same bytes; without one this process does.
         report: told of every batch; reading: told (videos read, videos in all) while they are identified.
@@ -95,6 +96,8 @@ def teacher_dump(
         estimates, unreadable = identify(sources, reading)
         if options.prune and unreadable:
             raise VideoError(f"{next(iter(unreadable.values()))}; to prune now would drop its maps")
+        if options.overwrite and _belongs_to_another(url, teacher, options):
+            remove_store(url)
         description = _description(url, teacher, sources, options)
         writer = create_or_open(url, description)
         by_id = {source.id: source for source in sources}
@@ -122,6 +125,18 @@ def _description(url: str, teacher: Network, sources: Sequence[VideoSource], opt
     if there is None:
         return describe(teacher, sources, options)
     return as_of_now(there, teacher, options)
+
+
+def _belongs_to_another(url: str, teacher: Network, options: DumpOptions) -> bool:
+    """Whether this teacher's maps may not join those that are there."""
+    there = read_description(url)
+    if there is None:
+        return False
+    try:
+        there.refuse_other(as_of_now(there, teacher, options), url)
+    except StoreError:
+        return True
+    return False
 
 
 @dataclass

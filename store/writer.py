@@ -20,7 +20,7 @@ from tinyhd_pipe.store.errors import StoreError
 from tinyhd_pipe.store.lock import claimed, exclusive
 from tinyhd_pipe.store.manifest import GROUP, SHARDS, SHARDS_GROUP, manifest_path, shard_folder
 from tinyhd_pipe.store.plan import ShardPlan, ShardTask, Source, plan_shards
-from tinyhd_pipe.store.plan_files import holds, read_plans, read_sealed, sealed_manifest, write_plan
+from tinyhd_pipe.store.plan_files import PLANS, holds, read_plans, read_sealed, sealed_manifest, write_plan
 from tinyhd_pipe.store.schema import ROOT, Description
 from tinyhd_pipe.store.schema import read_description as _read_description
 from tinyhd_pipe.store.shard import ShardWriter, write_shard
@@ -52,6 +52,19 @@ def create_or_open(url: str | os.PathLike[str], description: Description, *, mak
         present = description
     present.refuse_other(description, os.fspath(url))
     return StoreWriter(os.fspath(url), present)
+
+
+def remove_store(url: str | os.PathLike[str]) -> None:
+    """Remove all maps of a store, its plans and its root; nothing happens where there is none.
+
+    What makes a shard exist goes first and the root last: killed in between, it is a store with fewer maps, which
+    still says whose they are, and the same call goes on. Call it inside `exclusive`.
+    """
+    storage = open_storage(url)
+    for number in shard_numbers(storage):
+        storage.remove(manifest_path(number))
+    for path in (SHARDS, PLANS, ROOT):
+        storage.remove(path)
 
 
 def _ours_before_the_root(name: str) -> bool:

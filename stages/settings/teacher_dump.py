@@ -41,6 +41,9 @@ class DumpOptions:
     prune: bool = False
     """drop the maps of videos that are not given; kept otherwise, so that a second folder does not remove the first"""
 
+    overwrite: bool = False
+    """remove a store whose maps are of another teacher, preprocessing, fidelity or every, and begin again"""
+
     @property
     def shard_bytes(self) -> int:
         return round(self.shard_megabytes * 2**20)

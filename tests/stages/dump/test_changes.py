@@ -18,6 +18,7 @@ from tinyhd_pipe.stages.video.sources import find_videos
 from tinyhd_pipe.stages.video.writing import write_video
 from tinyhd_pipe.store import StoreError, open_store
 from tinyhd_pipe.store.errors import VideoError
+from tinyhd_pipe.store.storage import LocalStorage
 from tinyhd_pipe.store.verify import verify
 
 
@@ -141,6 +142,50 @@ def test_what_would_mix_is_refused_with_the_reason_and_nothing_changes(
         with pytest.raises(StoreError, match=rf"made with .*{reason}.*must not mix, use another --store"):
             dump(place, network, **options)
     assert content_of(place / "maps.zarr") == files
+
+
+def test_another_teacher_begins_the_store_again_where_that_is_asked_for(
+    place: Path, teacher: Network, tmp_path: Path
+) -> None:
+    other = load_teacher("tinyhd", weights=write_teacher(tmp_path / "other.safetensors", seed=1))
+    files = content_of(place / "maps.zarr")
+    assert dump(place, teacher, overwrite=True).frames == 0
+    assert content_of(place / "maps.zarr") == files, "it is this teacher's, and is gone on with"
+    assert dump(place, other, overwrite=True).frames == sum(LENGTHS.values())
+    begun = maps_of(place)
+    shutil.rmtree(place / "maps.zarr")
+    dump(place, other)
+    for video, maps in maps_of(place).items():
+        np.testing.assert_array_equal(maps, begun[video])
+
+
+class _KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("removals", [0, 1, 4, 6, 7, 8])
+def test_killed_while_it_makes_room_the_store_mixes_nothing_and_the_same_call_goes_on(
+    place: Path, teacher: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removals: int
+) -> None:
+    other = load_teacher("tinyhd", weights=write_teacher(tmp_path / "other.safetensors", seed=1))
+    done = 0
+
+    def remove_some(storage: LocalStorage, path: str) -> None:
+        nonlocal done
+        if done == removals:
+            raise _KilledError
+        done += 1
+        remove(storage, path)
+
+    remove = LocalStorage.remove
+    monkeypatch.setattr(LocalStorage, "remove", remove_some)
+    with pytest.raises(_KilledError):
+        dump(place, other, overwrite=True)
+    monkeypatch.undo()
+    with pytest.raises(StoreError, match=r"weights_sha256 .*must not mix"):
+        dump(place, other)
+    assert dump(place, other, overwrite=True).frames == sum(LENGTHS.values())
+    assert verify(place / "maps.zarr").sound
 
 
 def test_pruning_and_retrying_are_options_of_the_command(
