@@ -23,7 +23,8 @@ from tinyhd_pipe.pipeline.options import (
 )
 
 if TYPE_CHECKING:
-    from tinyhd_pipe.stages.training.fitting import EpochReport, Fitted, Run
+    from tinyhd_pipe.stages.training.fitting import Fitted, Run
+    from tinyhd_pipe.stages.training.history import EpochReport
 
 
 def teacher_train(

@@ -23,19 +23,8 @@ from tinyhd_pipe.stages.networks.layers.layout import channels_last
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.settings.training import Recipe
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, collate
+from tinyhd_pipe.stages.training.history import EpochReport, as_lines, as_table, read_lines
 from tinyhd_pipe.store.errors import SettingError
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What one epoch did."""
-
-    epoch: int
-    loss: Mapping[str, float]
-    """Mean of every loss term over the epoch's samples, in nats."""
-    validation: Mapping[str, float] | None
-    """Scores on the videos left out, lower is better; None where this epoch was not validated."""
-    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -85,7 +74,8 @@ class Run:
     resume: bool = False
     """Go on with the run that `out` holds, if its facts are the same."""
     overwrite: bool = False
-    """Begin again; with `resume` only where going on is impossible. Neither of them: refuse."""
+    """Begin again. With `resume`, as DVC calls it: go on with a run that can be gone on with and has not ended, else
+    begin again, because who runs a finished stage once more has changed its data or its code. Neither: refuse."""
     device: str = "cpu"
     epoch_done: Callable[[EpochReport], None] = lambda epoch: None
     step_done: Callable[[int, int], None] = lambda done, total: None
@@ -93,7 +83,7 @@ class Run:
 
 
 def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
-    """Fit a network and leave `best.safetensors`, `last.safetensors` and `history.jsonl` in the run's folder.
+    """Fit a network and leave `best.safetensors`, `last.safetensors` and `history.csv` in the run's folder.
 
     Raises SettingError when that folder holds a run that may not be touched, or mixed precision is asked of a CPU.
     """
@@ -104,7 +94,7 @@ def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
     out.mkdir(parents=True, exist_ok=True)
     channels_last(module.to(device))
     optimiser = _optimiser(objective.parameter_groups, recipe)
-    stand, history = _take_up(run, objective, optimiser)
+    stand, history = _take_up(run, objective, optimiser, epochs=recipe.epochs)
     samples_per_epoch = len(dataset.epoch_keys(0, recipe.clips_per_video))
     steps_per_epoch = math.ceil(samples_per_epoch / (recipe.batch * recipe.accumulate))
 
@@ -198,11 +188,12 @@ def _save(
     """Write the state of the run; each file is written beside and renamed, the one that resume trusts last."""
     module, facts = objective.module, objective.facts
     write_weights(out / "last.safetensors", module.state_dict(), {**facts, "epoch": stand.epoch - 1})
-    _replace(out / "history.jsonl", lambda path: path.write_text(_lines(history)))
+    _replace(out / "history.jsonl", lambda path: path.write_text(as_lines(history)))
+    _replace(out / "history.csv", lambda path: path.write_text(as_table(history)))
     state = {
         "facts": json.dumps(facts, sort_keys=True),
         "stand": asdict(stand),
-        "history": _lines(history),
+        "history": as_lines(history),
         "module": module.state_dict(),
         "optimiser": optimiser.state_dict(),
     }
@@ -215,11 +206,9 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     partial.replace(path)
 
 
-def _lines(history: Sequence[EpochReport]) -> str:
-    return "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history)
-
-
-def _take_up(run: Run, objective: Objective, optimiser: torch.optim.Optimizer) -> tuple[_Progress, list[EpochReport]]:
+def _take_up(
+    run: Run, objective: Objective, optimiser: torch.optim.Optimizer, *, epochs: int
+) -> tuple[_Progress, list[EpochReport]]:
     """Go on with the run that is there where that is wanted and possible, else begin one."""
     out, module = run.out, objective.module
     path = out / "state.pt"
@@ -229,10 +218,11 @@ def _take_up(run: Run, objective: Objective, optimiser: torch.optim.Optimizer) -
         raise SettingError(f"{out}: holds a run already; --resume goes on with it, --overwrite begins again")
     if run.resume:
         state = torch.load(path, weights_only=True, map_location="cpu")
-        if state["facts"] == json.dumps(objective.facts, sort_keys=True):
+        ended = state["stand"]["epoch"] == epochs
+        if state["facts"] == json.dumps(objective.facts, sort_keys=True) and not (ended and run.overwrite):
             module.load_state_dict(state["module"])
             optimiser.load_state_dict(state["optimiser"])
-            history = [EpochReport(**json.loads(line)) for line in state["history"].splitlines()]
+            history = read_lines(state["history"])
             return _Progress(**state["stand"]), history
         if not run.overwrite:
             raise SettingError(f"{out}: holds a run with other settings; give another --out, or add --overwrite")

@@ -1,7 +1,8 @@
 """Training: frames and maps are of the same instant, and a run that is killed ends as one that was not."""
 
+import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from tinyhd_pipe.stages.settings.training import StudentRecipe, TeacherRecipe
 from tinyhd_pipe.stages.student_train import stored_videos, student_train
 from tinyhd_pipe.stages.teacher_train import teacher_train
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo
-from tinyhd_pipe.stages.training.fitting import EpochReport, Fitted, Run
+from tinyhd_pipe.stages.training.fitting import Fitted, Run
+from tinyhd_pipe.stages.training.history import EpochReport
 from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
 from tinyhd_pipe.store import Store
 from tinyhd_pipe.store.errors import DataError, SettingError
@@ -145,7 +147,7 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_weights(
         _train(store, sources, tmp_path / "killed", step_done=kill)
     resumed = _train(store, sources, tmp_path / "killed", resume=True)
     assert resumed.history == whole.history
-    for name in ("best.safetensors", "last.safetensors"):
+    for name in ("best.safetensors", "last.safetensors", "history.csv"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     first = read_weights(tmp_path / "whole" / "last.safetensors").state
     other = _train(store, sources, tmp_path / "other", replace(RECIPE, seed=4))
@@ -165,6 +167,50 @@ def test_a_run_is_not_written_over_unless_that_is_asked_for(
     before = (tmp_path / "last.safetensors").read_bytes()
     _train(store, sources, tmp_path, replace(short, learning_rate=0.02), resume=True, overwrite=True)
     assert (tmp_path / "last.safetensors").read_bytes() != before
+
+
+def test_a_run_that_has_ended_begins_again_where_both_are_asked_for_because_its_data_or_code_have_changed(
+    store: Store, sources: list[VideoSource], tmp_path: Path
+) -> None:
+    short = replace(RECIPE, epochs=2, milestones=())
+    steps: list[int] = []
+
+    def run(**options: object) -> list[int]:
+        steps.clear()
+        _train(store, sources, tmp_path, short, step_done=lambda done, total: steps.append(done), **options)
+        return list(steps)
+
+    whole = run()
+    assert whole[0] == 1
+    assert run(resume=True) == [], "there is nothing left to do"
+    assert run(resume=True, overwrite=True) == whole
+    with pytest.raises(_KilledError):
+        _train(store, sources, tmp_path, short, overwrite=True, step_done=_kill_after(len(whole) // 2))
+    assert run(resume=True, overwrite=True) == whole[len(whole) // 2 :], "one that was killed goes on"
+
+
+def _kill_after(steps: int) -> Callable[[int, int], None]:
+    def kill(done: int, total: int) -> None:
+        if done > steps:
+            raise _KilledError
+
+    return kill
+
+
+def test_the_history_is_a_table_of_every_term_with_nothing_where_an_epoch_was_not_validated(
+    store: Store, sources: list[VideoSource], tmp_path: Path
+) -> None:
+    fitted = _train(store, sources, tmp_path, replace(RECIPE, epochs=3, milestones=(), validate_every=2))
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [row["validation_final"] == "" for row in rows] == [True, False, False], "the last one always is"
+    for row, epoch in zip(rows, fitted.history, strict=True):
+        assert float(row["learning_rate"]) == epoch.learning_rate
+        assert {name: float(row[f"loss_{name}"]) for name in epoch.loss} == epoch.loss
+        assert float(row["loss"]) == pytest.approx(sum(epoch.loss.values()))
+        assert {name: float(row[f"validation_{name}"]) for name in epoch.validation or ()} == (epoch.validation or {})
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_the_student_learns_the_dot_on_a_video_left_out(
