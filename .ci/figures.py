@@ -4,9 +4,9 @@ import json
 import sys
 from pathlib import Path
 
-scores = json.loads(Path(sys.argv[1]).read_text())["mean"]
 teacher, student, still, centre = (
-    scores[name]["CC"] for name in ("teacher", "student", "teacher, still frames", "centre prior")
+    json.loads((Path(sys.argv[1]) / f"{name}.json").read_text())["CC"]
+    for name in ("teacher", "student", "teacher_still_frames", "centre_prior")
 )
 promises = {
     f"teacher CC {teacher:.3f} is at least 0.7": teacher >= 0.7,

@@ -133,14 +133,6 @@ def result(value: Any, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(_plain(value), indent=2) + "\n")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a result beside its place, then rename it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_plain(value), indent=2) + "\n")
-    partial.replace(path)
-
-
 def _plain(value: Any) -> Any:
     """Dataclasses, paths and numbers as JSON knows them; a figure that does not exist (NaN) becomes null."""
     if is_dataclass(value) and not isinstance(value, type):

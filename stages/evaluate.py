@@ -6,12 +6,17 @@ never the reverse. Two rows are always in the table, because a network must be s
 the networks' own, the first one's once more, and about 10 ms of metrics for a frame of 360x640.
 """
 
+import csv
+import json
 import math
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +123,36 @@ def comparison_sheet(
             panels[name] = colour(metrics.resize_prediction(saliency, picture.shape[:2]))
         drawn.append((f"{video.source.id}, frame {frame}", panels))
     return sheet(drawn, path)
+
+
+def write_figures(scored: Evaluation, out: Path) -> None:
+    """Write the figures as tables that other tools read: a file for each network, named as it is.
+
+    `metrics/NAME.json` holds the means, metric -> figure (null where it does not exist), which DVC shows as one row;
+    `videos/NAME.csv` holds a row for each video (nothing where a figure does not exist). Spaces and commas of a name
+    become underscores. Files of networks that are not among these are left alone.
+    """
+    for name, mean in scored.mean.items():
+        file = re.sub(r"\W+", "_", name)
+        figures = {metric: None if math.isnan(value) else value for metric, value in mean.items()}
+        with _renamed(out / "metrics" / f"{file}.json") as written:
+            json.dump(figures, written, indent=2)
+            written.write("\n")
+        with _renamed(out / "videos" / f"{file}.csv") as written:
+            table = csv.writer(written, lineterminator="\n")
+            table.writerow(("video", *METRICS))
+            for video, scores in scored.videos[name].items():
+                table.writerow((video, *("" if math.isnan(scores[metric]) else scores[metric] for metric in METRICS)))
+
+
+@contextmanager
+def _renamed(path: Path) -> Iterator[IO[str]]:
+    """A file to write that takes its name once it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".partial")
+    with beside.open("w") as file:
+        yield file
+    beside.replace(path)
 
 
 def _scores(video: AnnotatedVideo, predictions: Predictions, seed: int) -> Iterator[Scores]:

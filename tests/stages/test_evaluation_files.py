@@ -1,0 +1,45 @@
+"""The figures of an evaluation as files: what other tools read is what was measured."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+from tinyhd_pipe.stages.evaluate import METRICS, Evaluation, write_figures
+
+SCORES = dict(zip(METRICS, (0.8, 0.6, 3.5, 0.95, 0.6), strict=True))
+UNRECORDED = {**SCORES, "NSS": math.nan, "AUC-J": math.nan}
+SCORED = Evaluation(
+    mean={"teacher": SCORES, "teacher, still frames": UNRECORDED},
+    videos={
+        "teacher": {"001.mp4": SCORES, "a, b/002.mp4": UNRECORDED},
+        "teacher, still frames": {"001.mp4": UNRECORDED, "a, b/002.mp4": UNRECORDED},
+    },
+    frames=40,
+)
+
+
+def test_means_are_one_flat_file_a_network_with_null_where_nothing_was_recorded(tmp_path: Path) -> None:
+    write_figures(SCORED, tmp_path)
+    files = {path.name: json.loads(path.read_text()) for path in (tmp_path / "metrics").iterdir()}
+    assert files == {
+        "teacher.json": SCORES,
+        "teacher_still_frames.json": {**SCORES, "NSS": None, "AUC-J": None},
+    }
+
+
+def test_videos_are_one_table_a_network_with_nothing_where_nothing_was_recorded(tmp_path: Path) -> None:
+    write_figures(SCORED, tmp_path)
+    with (tmp_path / "videos" / "teacher.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row.pop("video") for row in rows] == ["001.mp4", "a, b/002.mp4"]
+    assert {name: float(value) for name, value in rows[0].items()} == SCORES
+    assert (rows[1]["NSS"], rows[1]["AUC-J"], float(rows[1]["CC"])) == ("", "", SCORES["CC"])
+    assert (tmp_path / "videos" / "teacher_still_frames.csv").exists()
+
+
+def test_a_second_evaluation_takes_the_place_of_the_first_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    write_figures(Evaluation({"teacher": UNRECORDED}, {"teacher": {}}, 0), tmp_path)
+    write_figures(SCORED, tmp_path)
+    assert json.loads((tmp_path / "metrics" / "teacher.json").read_text()) == SCORES
+    assert not list(tmp_path.rglob("*.partial"))
