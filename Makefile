@@ -26,12 +26,16 @@ $(VENV)/bin/pytest: $(VENV)/bin/dvc
 	$(PIP) --editable '.[dev,dvc]'
 	touch $@
 
+# DVC compares runs through git, and where there is none it stops unless told so. It is told in a file that git ignores,
+# which holds for `dvc` typed by hand from then on, and is told otherwise once there is git.
 run: $(VENV)/bin/dvc
+	@no_scm=$$(git rev-parse --git-dir >/dev/null 2>&1 && echo false || echo true); \
+	if $$no_scm || test -e .dvc/config.local; then $(BIN)/dvc config --quiet --local core.no_scm $$no_scm; fi
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 
 # Hold what `make run` measured against what README promises.
 figures: run
-	$(BIN)/python .ci/figures.py runs/evaluation/metrics.json
+	$(BIN)/python .ci/figures.py runs/evaluation/metrics
 
 test: $(VENV)/bin/pytest
 	$(BIN)/python -m pytest
@@ -42,5 +46,7 @@ lint: $(VENV)/bin/pytest
 	$(BIN)/mypy -p tinyhd_pipe
 	$(BIN)/lint-imports --no-logo
 
+# All but the figures that git has.
 clean:
-	rm -rf $(VENV) build data runs .dvc/tmp .dvc/cache dvc.lock
+	rm -rf $(VENV) build data runs/teacher runs/student runs/evaluation/videos runs/evaluation/comparison.png \
+		dvc_plots .dvc/tmp .dvc/cache dvc.lock

@@ -39,7 +39,7 @@ def sample_data(
 def evaluate(
     weights: Annotated[Path, Option(help="The student's weights.", metavar="FILE")],
     data: Annotated[Path, Option(help="Labelled clips in the DHF1K layout.", metavar="DIR")],
-    out: Annotated[Path | None, Option(help="Folder for metrics.json and comparison.png.", metavar="DIR")] = None,
+    out: Annotated[Path | None, Option(help="Folder for metrics/, videos/ and comparison.png.", metavar="DIR")] = None,
     teacher: TeacherKind = "hd2s",
     teacher_weights: Annotated[Path | None, Option(help="Compare with this teacher, too.", metavar="FILE")] = None,
     device: Device = "auto",
@@ -74,7 +74,7 @@ def evaluate(
     if scored.problems:
         console.table("did not decode, or not all of it", ("video", "why"), list(scored.problems.items()))
     if out is not None:
-        console.write_json(out / "metrics.json", scored)
+        stage.write_figures(scored, out)
         if whole := [video for video in annotated if video.source.id not in scored.problems]:
             picture = stage.comparison_sheet(whole, networks, out / "comparison.png", rows=options.rows)
             console.say(f"frame, truth and maps side by side: {picture}")

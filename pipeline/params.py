@@ -1,7 +1,8 @@
 """Settings as people write them: params.yaml and `--set` are read into the frozen values that the stages take.
 
 What a setting is, its range, its meaning and its published default stand in `stages/settings/`, once; here they are
-only read, held against their ranges, and printed. Keys of params.yaml are stage names. What the file leaves out has
+only read, held against their ranges, and printed. Keys of params.yaml are stage names, and `data` for the paths that
+dvc.yaml hands to the commands. What the file leaves out has
 the published value; the file in this repository holds the small embedded default instead. `--set stage.key=value`
 overrides both.
 """
@@ -25,6 +26,22 @@ from tinyhd_pipe.store.errors import SettingError
 
 
 @dataclass(frozen=True)
+class Data:
+    """Where things are when DVC runs the stages; commands typed by hand take paths as options instead."""
+
+    labelled: Path = Path("data/sample/train")
+    """labelled clips to learn from, in the DHF1K layout"""
+    unlabelled: Path = Path("data/sample/unlabelled")
+    """clips without labels"""
+    heldout: Path = Path("data/sample/heldout")
+    """labelled clips that nobody learns from"""
+    teacher_weights: Path = Path("runs/teacher/best.safetensors")
+    """of HD2S; another file than the one that fitting leaves is taken as it is, and nothing is fitted"""
+    store: str = "data/maps.zarr"
+    """folder of the zarr store of teacher maps"""
+
+
+@dataclass(frozen=True)
 class TeacherDump(DumpOptions):
     """Run the teacher once for every frame and keep its maps."""
 
@@ -38,8 +55,9 @@ class TeacherDump(DumpOptions):
 
 @dataclass(frozen=True)
 class Params:
-    """All settings, one group for each stage."""
+    """All settings: where things are, and one group for each stage."""
 
+    data: Data = field(default_factory=Data)
     sample_data: SampleOptions = field(default_factory=SampleOptions)
     teacher_train: TeacherRecipe = field(default_factory=TeacherRecipe)
     teacher_dump: TeacherDump = field(default_factory=TeacherDump)
@@ -47,7 +65,7 @@ class Params:
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
 
 
-for _group in (Params, SampleOptions, TeacherRecipe, TeacherDump, StudentRecipe, EvaluateOptions, StoredLevel):
+for _group in (Params, Data, SampleOptions, TeacherRecipe, TeacherDump, StudentRecipe, EvaluateOptions, StoredLevel):
     for _kind in _group.__mro__[:-1]:  # here and not in stages, which know nothing of pydantic
         _kind.__pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)  # type: ignore[attr-defined]
 

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 def teacher_train(
     data: Annotated[Path, Option(help="Labelled clips in the DHF1K layout: video/ and annotation/.", metavar="DIR")],
     out: RunFolder,
+    weights: Annotated[
+        Path | None,
+        Option(
+            help="Take these HD2S weights as they are; only the file that fitting leaves means: fit.", metavar="FILE"
+        ),
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -47,9 +53,9 @@ def teacher_train(
 
     keep_freed_memory()
     recipe = load_params(params, overrides).teacher_train
-    if recipe.weights is not None:
-        adopted = stage.adopt_teacher(recipe.weights, out, size=recipe.size)
-        console.say(f"{adopted}: {recipe.weights} as it is; nothing was fitted")
+    if weights is not None and weights.resolve() != (out / "best.safetensors").resolve():
+        adopted = stage.adopt_teacher(weights, out, size=recipe.size)
+        console.say(f"{adopted}: {weights} as it is; nothing was fitted")
         console.result({"best": adopted}, as_json=as_json)
         return
     device = console.device(device)

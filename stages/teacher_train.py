@@ -51,7 +51,7 @@ def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: 
             "kind": "hd2s",
             "width": recipe.width,
             "size": list(recipe.size),
-            "recipe": {**asdict(recipe), "weights": None},
+            "recipe": asdict(recipe),
             "learned_from": [video.source.id for video in learned],
         },
     )

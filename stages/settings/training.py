@@ -1,7 +1,6 @@
 """Settings of training: what teacher and student share, and what each has of its own."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -57,8 +56,6 @@ class Recipe:
 class TeacherRecipe(Recipe):
     """Fit HD2S where no published weights are at hand."""
 
-    weights: Path | None = None
-    """published HD2S weights to use instead of fitting"""
     width: Annotated[float, Gt(0), Le(1)] = 1.0
     """share of the published channels"""
     batch: Count = 4

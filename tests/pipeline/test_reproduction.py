@@ -1,61 +1,24 @@
-"""`dvc repro` in a plain copy without git: it runs what is needed, once, and loses nothing when it is killed."""
+"""`make run` and `dvc repro` in a plain copy without git: what is needed runs, once, and nothing is lost by a kill."""
 
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-PROJECT = Path(__file__).resolve().parents[2]
-TINY = {
-    "sample_data": {"train": 4, "heldout": 1, "unlabelled": 2, "frames": 32, "size": [32, 64]},
-    "teacher_train": {"width": 0.0625, "size": [32, 64], "epochs": 1, "accumulate": 1, "validation_clips": 1},
-    "teacher_dump": {"fidelity": 0.01, "shard_megabytes": 0.05, "precision": "float32"},
-    "student_train": {"reduction": 4, "size": [32, 64], "epochs": 1, "validation_clips": 1},
-    "evaluate": {"every": 16},
-}
+from tests.dvc_copies import MAKE_RUN, TINY, copy_project, output_of, stages_run_by, start, write_settings
+from tinyhd_pipe.stages.networks.hd2s import HD2S
+from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
+from tinyhd_pipe.stages.sample_data import make_sample_data
+from tinyhd_pipe.store import open_store
+
+REPRO = ("dvc", "repro")
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project as somebody without git has it, with settings that take seconds."""
-    folder = tmp_path_factory.mktemp("copy") / "tinyhd-pipe"
-    kept = ("store", "stages", "pipeline", ".dvc/config", ".dvc/.gitignore", "dvc.yaml", ".dvcignore")
-    for name in kept:
-        source, target = PROJECT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
-    (folder / "params.yaml").write_text(yaml.safe_dump(TINY))
-    return folder
-
-
-def _repro(folder: Path) -> subprocess.Popen[str]:
-    scripts = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-    return subprocess.Popen(
-        [scripts / "dvc", "repro"],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def _ran(process: subprocess.Popen[str]) -> set[str]:
-    """The stages that ran; the run must have succeeded."""
-    output, _ = process.communicate(timeout=280)
-    assert process.returncode == 0, output
-    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+    return copy_project(tmp_path_factory.mktemp("copy") / "tinyhd-pipe")
 
 
 def _sealed(folder: Path) -> dict[Path, bytes]:
@@ -64,7 +27,7 @@ def _sealed(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.slow
 def test_killed_in_the_dump_it_goes_on_where_it_was_and_then_there_is_nothing_left_to_do(copy: Path) -> None:
-    process = _repro(copy)
+    process = start(copy, *MAKE_RUN)
     deadline = time.monotonic() + 200
     while len(_sealed(copy)) < 2:
         assert time.monotonic() < deadline
@@ -76,17 +39,54 @@ def test_killed_in_the_dump_it_goes_on_where_it_was_and_then_there_is_nothing_le
     times = {path: path.stat().st_mtime_ns for path in finished}
     assert not (copy / "runs" / "student").exists(), "it was killed too late to mean anything"
 
-    assert _ran(_repro(copy)) == {"teacher_dump", "student_train", "evaluate"}
+    assert stages_run_by(copy, *REPRO) == {"teacher_dump", "student_train", "evaluate"}
     assert {path: path.stat().st_mtime_ns for path in finished} == times
     assert len(_sealed(copy)) > len(finished)
-    assert _ran(_repro(copy)) == set()
+    assert stages_run_by(copy, *REPRO) == set()
 
 
 @pytest.mark.slow
 def test_one_number_reruns_only_what_depends_on_it(copy: Path) -> None:
     settings = {**TINY, "evaluate": {"every": 8}}
-    (copy / "params.yaml").write_text(yaml.safe_dump(settings))
-    assert _ran(_repro(copy)) == {"evaluate"}
+    write_settings(copy, settings)
+    assert stages_run_by(copy, *REPRO) == {"evaluate"}
     settings["student_train"] = {**TINY["student_train"], "seed": 1}
-    (copy / "params.yaml").write_text(yaml.safe_dump(settings))
-    assert _ran(_repro(copy)) == {"student_train", "evaluate"}
+    write_settings(copy, settings)
+    assert stages_run_by(copy, *REPRO) == {"student_train", "evaluate"}
+
+
+@pytest.mark.slow
+def test_another_teacher_makes_its_own_maps_of_the_same_clips(copy: Path) -> None:
+    write_settings(copy, {**TINY, "teacher_train": {**TINY["teacher_train"], "seed": 1}})
+    assert stages_run_by(copy, *REPRO) == {"teacher_train", "teacher_dump", "student_train", "evaluate"}
+    teacher = read_weights(copy / "runs" / "teacher" / "best.safetensors").sha256
+    assert open_store(copy / "data" / "maps.zarr").info()["teacher"]["weights_sha256"] == teacher
+
+
+@pytest.mark.slow
+def test_ones_own_clips_and_teacher_are_used_by_naming_them_in_the_settings(tmp_path: Path) -> None:
+    mine = tmp_path / "my data"
+    make_sample_data(mine, seed=5, train=2, heldout=1, unlabelled=1, frames=32, size=(32, 64))
+    (mine / "train").rename(mine / "DHF1K")
+    write_weights(mine / "hd2s.safetensors", HD2S(width=0.0625).state_dict(), {"kind": "hd2s", "size": [32, 64]})
+    copy = copy_project(tmp_path / "copy")
+    paths = {
+        "labelled": mine / "DHF1K",
+        "unlabelled": mine / "unlabelled",
+        "heldout": mine / "heldout",
+        "teacher_weights": mine / "hd2s.safetensors",
+        "store": mine / "maps.zarr",
+    }
+    write_settings(copy, {**TINY, "data": {name: str(path) for name, path in paths.items()}})
+    output_of(copy, "dvc", "config", "--local", "core.no_scm", "true")
+    assert stages_run_by(copy, *REPRO, "evaluate") == {"teacher_dump", "student_train", "evaluate"}
+    store = open_store(mine / "maps.zarr")
+    assert len(store.videos) == 3
+    assert store.info()["teacher"]["weights_sha256"] == read_weights(mine / "hd2s.safetensors").sha256
+    assert not (copy / "data").exists()
+
+    assert stages_run_by(copy, *REPRO) == {"sample_data", "teacher_train"}, "who asks for all gets all, and none fitted"
+    assert not (copy / "runs" / "teacher" / "history.csv").exists()
+    clips = sorted((mine / "heldout" / "video").iterdir())
+    clips[0].write_bytes(sorted((mine / "unlabelled").iterdir())[0].read_bytes())
+    assert stages_run_by(copy, *REPRO) == {"evaluate"}
