@@ -65,9 +65,10 @@ class Params:
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
 
 
+_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 for _group in (Params, Data, SampleOptions, TeacherRecipe, TeacherDump, StudentRecipe, EvaluateOptions, StoredLevel):
     for _kind in _group.__mro__[:-1]:  # here and not in stages, which know nothing of pydantic
-        _kind.__pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)  # type: ignore[attr-defined]
+        _kind.__pydantic_config__ = _STRICT  # type: ignore[attr-defined]
 
 
 def load_params(file: Path | None, overrides: Sequence[str] | None) -> Params:
@@ -82,18 +83,13 @@ def load_params(file: Path | None, overrides: Sequence[str] | None) -> Params:
         stage, dot, key = name.partition(".")
         if not equals or not dot:
             raise SettingError(f"--set {override!r}: expected stage.key=value, as in student_train.epochs=10")
-        settings.setdefault(stage, {})[key] = _yaml(value, f"--set {override}")
+        if not isinstance(group := settings.get(stage) or {}, dict):
+            raise SettingError(f"{file}: {stage} = {group!r}: expected settings below it")
+        settings[stage] = {**group, key: _yaml(value, f"--set {name}")}
     try:
         return TypeAdapter(Params).validate_python(settings)
     except ValidationError as error:
         raise SettingError(_one_line(error, str(file or "--set"))) from error
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise SettingError(f"{where}: not YAML ({' '.join(str(error).split())})") from error
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -107,6 +103,13 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(settings or {}, dict):
         raise SettingError(f"{file}: expected stages with settings below them, found {type(settings).__name__}")
     return {stage: dict(group) if isinstance(group, dict) else group for stage, group in (settings or {}).items()}
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except Exception as error:  # besides its own errors PyYAML lets through what a scalar of a wrong form raises
+        raise SettingError(f"{where}: not YAML ({' '.join(str(error).split())})") from error
 
 
 def _one_line(error: ValidationError, where: str) -> str:

@@ -36,11 +36,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "misspelt.yaml").write_text("student_train:\n  learning_rat: 0.1\n")
     (root / "range.yaml").write_text("teacher_dump:\n  fidelity: -1\n")
     (root / "list.yaml").write_text("- 1\n- 2\n")
+    (root / "number.yaml").write_text("student_train: 5\n")
+    (root / "broken.yaml").write_text("student_train: [1\n")
     make_data(root / "dots", videos=2)
     make_store(root / "dots.zarr", find_videos([root / "dots" / "video"]))
     for damaged, file in (("rootless.zarr", "zarr.json"), ("bent.zarr", "shards/00000/zarr.json")):
         shutil.copytree(root / "dots.zarr", root / damaged)
         (root / damaged / file).write_text("{}")
+    (root / "deep.zarr").mkdir()
+    (root / "deep.zarr/zarr.json").write_text("[" * 100_000)
     return root
 
 
@@ -78,6 +82,18 @@ MISTAKES = {
         2,
         "levels.final.grid",
     ),
+    "a list that is not closed": ("params --set student_train.size=[64", 2, "--set student_train.size: not YAML"),
+    "a tag of Python": ("params --set x.y=!!python/none", 2, "--set x.y: not YAML (could not determine"),
+    "a month 13": ("params --set student_train.epochs=2024-13-45", 2, "not YAML (month must be in 1..12)"),
+    "a tag without a number": ("params --set student_train.epochs=!!int", 2, "student_train.epochs: not YAML"),
+    "brackets without end": (f"params --set student_train.epochs={'[' * 5000}", 2, "not YAML (maximum recursion"),
+    "an infinite rate": ("params --set student_train.learning_rate=.inf", 2, "input should be a finite number"),
+    "a stage that is a number": (
+        "params --params number.yaml --set student_train.epochs=3",
+        2,
+        "number.yaml: student_train = 5: expected settings below it",
+    ),
+    "a settings file that is no YAML": ("params --params broken.yaml", 2, "broken.yaml: not YAML (while parsing"),
     "no annotation": ("teacher-train --data videos --out run", 1, "has no folder 'annotation'"),
     "unknown command": ("teacher-dmp", 2, "No such command"),
     "missing option": ("teacher-dump --videos videos", 2, "Missing option"),
@@ -85,6 +101,7 @@ MISTAKES = {
     "repair of nothing": ("store verify none.zarr --repair", 1, "none.zarr: no store there"),
     "verify of another folder": ("store verify nothing", 1, "nothing: no store there"),
     "a damaged root": ("store info rootless.zarr", 1, "or damaged: 'tinyhd-pipe store verify' tells"),
+    "a root of 100,000 brackets": (f"{DUMP} videos --store deep.zarr", 1, "not a document of tinyhd-pipe, or damaged"),
     "a damaged manifest": ("store info bent.zarr", 1, "zarr.json is damaged"),
     "lost maps and no teacher": ("store verify bent.zarr --repair", 1, "are lost: give --weights and --videos"),
     "lost maps and another teacher": (
@@ -115,6 +132,14 @@ def test_a_mistake_costs_one_line(
     assert line in said[-1]
     assert not [other for other in said if "Traceback" in other]
     assert set(before) <= {path for path in place.rglob("*") if path.is_file()}, "nothing is lost"
+
+
+def test_a_stage_without_settings_in_the_file_takes_those_of_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "params.yaml").write_text("student_train:\n")
+    assert run(["params", "--params", str(tmp_path / "params.yaml"), "--set", "student_train.epochs=7"]) == 0
+    assert "  epochs: 7" in capsys.readouterr().out
 
 
 def test_help_answers_in_well_under_a_second() -> None:
