@@ -10,6 +10,7 @@ locks. Paths are relative to the store, with forward slashes.
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -17,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
-from urllib.parse import urlsplit
 
 from tinyhd_pipe.store.errors import StoreError
 
@@ -26,6 +26,10 @@ PARTIAL = ".partial"
 LOCK = ".lock"
 """What lies in a store while a dump writes to it."""
 Write = Callable[[bytes], object]
+_LOCAL = "file://"
+_SCHEME_AND_ONE_SLASH = re.compile(r"([a-z][a-z0-9+.-]*):/(?!/)")
+_SCHEMES = ("file", "memory", "s3", "gs", "gcs", "abfs", "az", "http", "https", "hdfs", "sftp", "ssh", "ftp")
+"""Those whose name before a single slash is a slip, and not a folder."""
 
 
 class Storage(Protocol):
@@ -70,12 +74,30 @@ class RangeReader(Protocol):
 
 
 def open_storage(url: str | os.PathLike[str]) -> Storage:
-    """The storage behind a local path or an fsspec URL such as s3://bucket/maps.zarr or memory://maps.zarr."""
+    """The storage behind a local path or an fsspec URL such as s3://bucket/maps.zarr or memory://maps.zarr.
+
+    Only `://` makes a URL: `run-14:12.zarr` is a folder. Raises `StoreError` where a URL has one slash, as in
+    `file:/data/maps.zarr`, because neither a folder `file:` nor a guess is what the user means.
+    """
     text = os.fspath(url)
-    scheme = urlsplit(text).scheme
-    if scheme in ("", "file") or len(scheme) == 1:  # one letter: a drive
-        return LocalStorage(text.removeprefix("file://"))
-    return RemoteStorage(text)
+    scheme = _SCHEME_AND_ONE_SLASH.match(text)
+    if scheme and scheme[1] in _SCHEMES:
+        rest = text[scheme.end() - 1 :]
+        meant = rest if scheme[1] == "file" else f"{scheme[1]}:/{rest}"
+        raise StoreError(f"{text}: a URL has two slashes: give {meant}, or ./{text} for a folder of that name")
+    if is_remote(text):
+        return RemoteStorage(text)
+    return LocalStorage(text.removeprefix(_LOCAL))
+
+
+def is_remote(text: str) -> bool:
+    """Whether this names a place behind fsspec; otherwise it is a path of this machine, or one behind `file://`."""
+    return "://" in text and not text.startswith(_LOCAL)
+
+
+def absolute(text: str) -> str:
+    """The same place for a process with another working directory."""
+    return text if is_remote(text) else str(Path(text.removeprefix(_LOCAL)).absolute())
 
 
 class LocalStorage:

@@ -14,9 +14,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import dask
 import torch
@@ -27,6 +25,7 @@ from tinyhd_pipe.stages.dump.cluster_work import Order, TeacherFile, make_shard_
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import ClusterError, SettingError
 from tinyhd_pipe.store.plan import ShardTask
+from tinyhd_pipe.store.storage import absolute
 from tinyhd_pipe.store.writer import StoreWriter
 
 SECONDS_TO_CONNECT, SECONDS_TO_A_WORKER = 10, 60
@@ -79,13 +78,13 @@ def make_shards(
     """
     if not tasks:
         return
-    if urlsplit(writer.url).scheme == "memory":
+    if writer.url.startswith("memory://"):
         raise SettingError(
             f"{writer.url}: lives in one process, workers cannot see it: use a folder or an object store"
         )
     arrivals: queue.SimpleQueue[Any] = queue.SimpleQueue()
     order = Order(
-        writer=replace(writer, url=_absolute(writer.url)),
+        writer=replace(writer, url=absolute(writer.url)),
         teacher=cluster.teacher,
         threads=max(1, torch.get_num_threads() // cluster.workers) if cluster.workers else None,
         topic=f"tinyhd-{uuid.uuid4().hex}",
@@ -108,10 +107,6 @@ def make_shards(
     finally:
         if all_at_rest:
             writer.sweep()
-
-
-def _absolute(url: str) -> str:
-    return url if urlsplit(url).scheme else str(Path(url).absolute())
 
 
 def _submit(client: Client, order: Order, task: ShardTask, sources: Mapping[str, VideoSource]) -> "Future[Made]":
