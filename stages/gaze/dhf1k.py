@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
+from tinyhd_pipe.stages.video.sources import VideoSource, find_videos, is_lfs_pointer
 from tinyhd_pipe.store.errors import DataError, VideoError
 
 LAYOUT = "video/001.AVI with annotation/0001/maps/0001.png"
@@ -163,7 +163,8 @@ def _read_grey(path: Path) -> NDArray[np.float32]:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("L") if picture.mode in ("1", "P") else picture)
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as a picture; download it again or delete it") from error
+        advice = "is a Git LFS pointer; run git lfs pull" if is_lfs_pointer(path) else "download it again or delete it"
+        raise DataError(f"{path}: cannot be read as a picture; {advice}") from error
     if pixels.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{path}: pixels are {pixels.dtype}; expected a PNG of 8 or 16 bits")
     channel = pixels if pixels.ndim == 2 else pixels[..., 0]

@@ -26,6 +26,7 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as format_safetensors
 from torch import Tensor, nn
 
+from tinyhd_pipe.stages.video.sources import is_lfs_pointer
 from tinyhd_pipe.store.errors import WeightsError
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "student_model", "teacher_model", "module", "net")
@@ -134,6 +135,8 @@ def _content(path: Path) -> bytes:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
     if not content:
         raise WeightsError(f"{path}: is empty; download or write it again")
+    if is_lfs_pointer(path):
+        raise WeightsError(f"{path}: a Git LFS pointer, not the weights themselves; run git lfs pull")
     return content
 
 

@@ -264,3 +264,21 @@ def test_real_density_is_high_where_people_looked_and_mat_equals_png(shared: Pat
         assert density[png].mean() > 5 * density.mean()
         mat = AnnotatedVideo(video.source, video.folder, {}, {frame: f"fixation/maps/{frame + 1:04d}.mat"})
         assert np.array_equal(fixations_of(mat, frame), png)
+
+
+def test_a_map_that_was_not_fetched_is_said_to_be_a_pointer(root: Path) -> None:
+    pointer = root / "annotation/0001/maps/0002.png"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(DataError, match=r"0002\.png: cannot be read as a picture; is a Git LFS pointer"):
+        read_density(only(root), 1)
+
+
+def test_what_an_appliance_leaves_in_the_layout_changes_nothing(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_maps(tmp_path / f"annotation/{number:04d}/maps")
+        write_maps(tmp_path / f"annotation/{number:04d}/images")
+    before = find_annotated_videos(tmp_path)
+    for folder in ("annotation", "annotation/0001", "annotation/0001/images", "annotation/0001/maps"):
+        write_maps(tmp_path / folder / "@eaDir" / "0001.png")
+    assert find_annotated_videos(tmp_path) == before
+    assert len(before) == 2

@@ -211,6 +211,8 @@ def test_another_kind_of_file_is_refused(tmp_path: Path, content: bytes) -> None
     path = tmp_path / "w.pth"
     path.write_bytes(content)
     assert "not a weights file" in refusal(path)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    assert "a Git LFS pointer, not the weights themselves; run git lfs pull" in refusal(path)
 
 
 @pytest.mark.parametrize("kind", ["new", "old", "safetensors"])
