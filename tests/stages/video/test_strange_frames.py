@@ -13,9 +13,11 @@ from PIL import Image
 from tests.small_dumps import SETTINGS, write_teacher
 from tests.video_files import number_of, numbered, pictures_of, source_of, write
 from tinyhd_pipe.pipeline.app import run
+from tinyhd_pipe.stages.dump import shard_work
 from tinyhd_pipe.stages.video import decoding as video_decoding
-from tinyhd_pipe.stages.video.decoding import RgbConverter, count_packets, decode, probe
+from tinyhd_pipe.stages.video.decoding import RgbConverter, VideoFacts, count_packets, decode, probe
 from tinyhd_pipe.stages.video.index import index_frames, read_frames
+from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store import open_store
 from tinyhd_pipe.store.errors import VideoError
 
@@ -105,6 +107,28 @@ def test_a_video_that_a_library_fails_on_is_listed_and_the_rest_is_dumped(
     maps = open_store(store)
     assert {video: maps.video(video).rows for video in maps.videos} == {"a.mp4": 20, "b.mp4": 5, "c.mp4": 20}
     assert maps.video("b.mp4").problem == "ends after 5 frames, the next one does not decode (RuntimeError: odd)"
+
+
+def test_a_video_that_is_lost_while_it_is_dumped_is_listed_and_the_rest_is_dumped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, store = write_teacher(tmp_path / "teacher.safetensors"), tmp_path / "maps.zarr"
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write(tmp_path / name, [numbered(n) for n in range(20)])
+
+    def then_lost(source: VideoSource) -> VideoFacts:
+        facts = probe(source)
+        if source.id == "b.mp4":
+            source.path.write_bytes(b"")
+        return facts
+
+    monkeypatch.setattr(shard_work, "probe", then_lost)
+    videos = " ".join(f"--videos {tmp_path / name}" for name in ("a.mp4", "b.mp4", "c.mp4"))
+    dump = f"teacher-dump --teacher tinyhd --weights {weights} {videos} --store {store}"
+    assert run([*dump.split(), *SETTINGS]) == 1
+    maps = open_store(store)
+    assert {video: maps.video(video).rows for video in maps.videos} == {"a.mp4": 20, "b.mp4": 0, "c.mp4": 20}
+    assert maps.video("b.mp4").problem.startswith("the file is empty")
 
 
 def test_a_codec_that_ffmpeg_lacks_is_named(tmp_path: Path) -> None:
