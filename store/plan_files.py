@@ -1,6 +1,7 @@
 """Plan files: reading and writing what `plan` decides, and finding out what of it is finished."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from tinyhd_pipe.store.catalogue import read_manifests
@@ -21,8 +22,8 @@ def plan_path(number: int) -> str:
 def write_plan(
     storage: Storage, tasks: Sequence[ShardTask], description: Mapping[str, Any], path: str | None = None
 ) -> None:
-    """Add a plan file with these new shards, under the next free number unless `path` says which."""
-    taken = [int(name.removesuffix(".json")) for name in _plan_names(storage)]
+    """Add a plan file with these new shards, under the first free number unless `path` says which."""
+    taken = {int(name.removesuffix(".json")) for name in _plan_names(storage)}
     shards = [
         {
             "shard": task.number,
@@ -34,7 +35,7 @@ def write_plan(
         for task in tasks
     ]
     document = sealed_json({"description": dict(description), "shards": shards})
-    storage.write(path or plan_path(max(taken, default=-1) + 1), document)
+    storage.write(path or plan_path(next(number for number in count() if number not in taken)), document)
 
 
 def read_plans(storage: Storage) -> dict[int, ShardTask]:

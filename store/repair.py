@@ -7,11 +7,11 @@ from typing import Any
 from tinyhd_pipe.store.catalogue import live_shards, read_manifests
 from tinyhd_pipe.store.errors import StoreError
 from tinyhd_pipe.store.manifest import GROUP, SHARDS_GROUP, Manifest
-from tinyhd_pipe.store.plan import Member, ShardTask, without_replaced
+from tinyhd_pipe.store.plan import Member, ShardTask
 from tinyhd_pipe.store.plan_files import planned_tasks, read_plan_files, task_of, write_plan
 from tinyhd_pipe.store.schema import ROOT, Description, read_description
 from tinyhd_pipe.store.storage import Storage, open_storage
-from tinyhd_pipe.store.verify import VerifyReport
+from tinyhd_pipe.store.verify import VerifyReport, expected_shards
 
 
 def repair(url: str | os.PathLike[str], report: VerifyReport) -> tuple[ShardTask, ...]:
@@ -30,9 +30,10 @@ def repair(url: str | os.PathLike[str], report: VerifyReport) -> tuple[ShardTask
             storage.write(SHARDS_GROUP, GROUP)
         elif damage.path == ROOT:
             storage.write(ROOT, Description.from_plain(plans[-1]["description"]).to_json())
-    manifests = live_shards(read_manifests(storage)[0])
+    all_manifests, _ = read_manifests(storage)
+    manifests = live_shards(all_manifests)
     _restore_plans(storage, plans, damaged_plans, manifests)
-    planned = without_replaced(planned_tasks(plans))
+    planned = expected_shards(plans, all_manifests)
     numbers = sorted({damage.shard for damage in report.damages if damage.shard is not None})
     return tuple(_task(number, report, manifests, planned) for number in numbers)
 
@@ -43,7 +44,7 @@ def _restore_plans(
     damaged: Iterable[str],
     manifests: Mapping[int, Manifest],
 ) -> None:
-    """Make damaged plans anew from the manifests of the shards that no other plan names.
+    """Make damaged and missing plans anew from the manifests of the shards that no other plan names.
 
     One plan gets all of them, which is the plan that was there unless several were damaged at once, or shards of it
     were replaced since.
@@ -53,8 +54,8 @@ def _restore_plans(
     description = read_description(storage)
     for path in damaged:
         storage.remove(path)
-    if forgotten and description is not None and damaged:
-        write_plan(storage, forgotten, description.to_plain(), path=min(damaged))
+    if forgotten and description is not None:
+        write_plan(storage, forgotten, description.to_plain(), path=min(damaged, default=None))
 
 
 def _task(

@@ -24,7 +24,7 @@ from tinyhd_pipe.store.manifest import (
     shard_folder,
 )
 from tinyhd_pipe.store.plan import ShardTask, without_replaced
-from tinyhd_pipe.store.plan_files import planned_tasks, read_plan_files
+from tinyhd_pipe.store.plan_files import PLANS, planned_tasks, read_plan_files, task_of
 from tinyhd_pipe.store.schema import ROOT, Description, read_description
 from tinyhd_pipe.store.shard import level_metadata
 from tinyhd_pipe.store.storage import Storage, open_storage
@@ -91,8 +91,11 @@ def verify(url: str | os.PathLike[str], report: Callable[[int, int], None] = lam
     if not from_root:
         damages.append(Damage(ROOT, "is missing or damaged", lost=False))
     manifests, broken = read_manifests(storage)
-    planned = without_replaced(planned_tasks(plans))
+    planned = expected_shards(plans, manifests)
     live = live_shards(manifests)
+    if not damaged_plans and (forgotten := live.keys() - planned_tasks(plans).keys()):
+        named = ", ".join(map(str, sorted(forgotten)[:4])) + (", …" if len(forgotten) > 4 else "")
+        damages.append(Damage(PLANS, f"a plan is missing, of shards {named}", lost=False))
     numbers = sorted(live.keys() | broken.keys() | (planned.keys() - manifests.keys()))
     for done, number in enumerate(numbers):
         report(done, len(numbers))
@@ -107,6 +110,12 @@ def verify(url: str | os.PathLike[str], report: Callable[[int, int], None] = lam
         bytes=sum(file.bytes for manifest in live.values() for file in manifest.levels.values()),
         damages=tuple(damages),
     )
+
+
+def expected_shards(plans: Sequence[Mapping[str, Any]], manifests: Mapping[int, Manifest]) -> dict[int, ShardTask]:
+    """The shards that should be there, by all plans and by what finished shards say that they take the place of."""
+    finished = {number: task_of(manifest) for number, manifest in manifests.items()}
+    return without_replaced({**planned_tasks(plans), **finished})
 
 
 def known_description(url: str | os.PathLike[str]) -> Description:

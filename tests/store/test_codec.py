@@ -4,7 +4,7 @@ import base64
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numcodecs import Delta, blosc
 
@@ -36,6 +36,7 @@ def encoded_by_numcodecs(codes: Codes, **options: object) -> bytes:
     return packed + crc32c(packed).to_bytes(CHECKSUM_BYTES, "little")
 
 
+@settings(deadline=None)
 @given(SHAPES, st.sampled_from([0, 1, 5, 60, 255]), st.integers(0, 9))
 def test_our_decoding_is_that_of_numcodecs(shape: tuple[int, int, int], noise: int, seed: int) -> None:
     codes = moving(shape, noise, seed)
@@ -49,7 +50,7 @@ def test_our_decoding_is_that_of_numcodecs(shape: tuple[int, int, int], noise: i
 def test_the_frames_that_numcodecs_writes_for_maps_are_those_that_we_read_ourselves(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int]
 ) -> None:
-    """Were they laid out in another way, all maps would still be read, three quarters as fast: so it is looked at."""
+    """Were they laid out in another way, all maps would still be read, but slowly: so it is looked at."""
     codes = moving(shape, noise=3)
     stored = encode_chunk(codes)
     monkeypatch.setattr(codec.blosc, "decompress", None)
