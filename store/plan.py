@@ -95,17 +95,22 @@ def plan_shards(
         raise StoreError(f"{_first_double(sources)}: two videos have this id: rename one of them")
     known = {**planned, **sealed}
     live = {number: _with_copies(task, sealed) for number, task in sorted(without_replaced(known).items())}
-    pending = {member.id for number, task in live.items() if number not in sealed for member in task.members}
-    again = frozenset(retried) - pending
+    pending = {number: task for number, task in live.items() if number not in sealed}
+    again = frozenset(retried) - {video_id for task in pending.values() for video_id in _ids(task)}
     edits: dict[int, tuple[Member, ...]] = {}
     for number, task in live.items():
-        keepable = frozenset() if prune else frozenset(_ids(task) if number in sealed else task.copied)
-        members = tuple(_updated(task.members, wanted, keepable))
+        members = tuple(_updated(task.members, wanted, {} if prune else _there(task, sealed)))
         if members != task.members or not again.isdisjoint(_ids(task)):
             edits[number] = members
     present = {video_id for task in live.values() for video_id in _ids(task)}
     absent = [source for video_id, source in wanted.items() if video_id not in present]
-    new = _new_tasks(edits, list(_packed(absent, frames_per_shard)), again, max(known, default=-1) + 1)
+    again |= {
+        video_id for number in edits.keys() & pending.keys() for video_id in pending[number].remade & wanted.keys()
+    }
+    # What a shard that was never made should have replaced is still there, and no manifest would say that it is not.
+    replaced = {number: (number, *(pending[number].replaces if number in pending else ())) for number in edits}
+    added = list(_packed(absent, frames_per_shard))
+    new = _new_tasks(edits, replaced, added, again, max(known, default=-1) + 1)
     final = without_replaced({**known, **{task.number: task for task in new}})
     todo = [_with_copies(task, sealed) for number, task in sorted(final.items()) if number not in sealed]
     return ShardPlan(tuple(sorted(final.keys() & sealed.keys())), tuple(todo), tuple(new))
@@ -125,17 +130,24 @@ def without_replaced(tasks: Mapping[int, ShardTask]) -> dict[int, ShardTask]:
     return {number: task for number, task in tasks.items() if number not in replaced}
 
 
-def _updated(members: Sequence[Member], wanted: Mapping[str, Source], keepable: frozenset[str]) -> Iterable[Member]:
-    """The members with the digests of today, without those that are neither wanted nor to be had."""
+def _there(task: ShardTask, sealed: Mapping[int, ShardTask]) -> dict[str, Member]:
+    """The videos of a shard as the store has them: its own, or where it is not finished those that it replaces."""
+    numbers = (task.number,) if task.number in sealed else task.replaces
+    return {member.id: member for number in numbers if number in sealed for member in sealed[number].members}
+
+
+def _updated(members: Sequence[Member], wanted: Mapping[str, Source], there: Mapping[str, Member]) -> Iterable[Member]:
+    """The members with the digests of today; those that are not wanted as they are there, if they are."""
     for member in members:
         if (source := wanted.get(member.id)) is not None:
             yield Member(member.id, source.digest)
-        elif member.id in keepable:
-            yield member
+        elif member.id in there:
+            yield there[member.id]
 
 
 def _new_tasks(
     edits: Mapping[int, tuple[Member, ...]],
+    replaced: Mapping[int, tuple[int, ...]],
     added: Sequence[tuple[Member, ...]],
     again: frozenset[str],
     free: int,
@@ -144,8 +156,8 @@ def _new_tasks(
 
     Shards that keep none are replaced by the first task, whatever that makes, or by an empty one.
     """
-    emptied = tuple(number for number, members in edits.items() if not members)
-    kept = [(members, (number,)) for number, members in edits.items() if members]
+    emptied = tuple(gone for number, members in edits.items() if not members for gone in replaced[number])
+    kept = [(members, replaced[number]) for number, members in edits.items() if members]
     groups = [*kept, *((members, ()) for members in added)]
     if emptied:
         first, replaces = groups[0] if groups else ((), ())

@@ -19,7 +19,8 @@ from tests.store_tools import (
     write_store,
 )
 from tinyhd_pipe.store import ShardTask, Source, StoreError, StoreWriter, create_or_open, open_store
-from tinyhd_pipe.store.plan import plan_shards
+from tinyhd_pipe.store.plan import Member, plan_shards
+from tinyhd_pipe.store.verify import verify
 from tinyhd_pipe.store.video_writer import VideoWriter
 
 LENGTHS = {f"{name}.avi": 5 + 7 * place for place, name in enumerate("dbaefc")}
@@ -57,6 +58,31 @@ def test_wherever_a_dump_is_cut_short_its_rerun_ends_with_the_same_shards(
             assert held.items() >= {source.id: source.digest for source in sources}.items()
         finished[interrupted] = sealed
     assert finished[True] == finished[False]
+
+
+def test_a_video_that_changes_again_after_a_kill_takes_the_place_of_what_is_still_there(tmp_path: Path) -> None:
+    lengths = {"a": 20, "b": 20}
+    write_store(tmp_path / "s", lengths)
+    writer = create_or_open(tmp_path / "s", describe())
+    writer.plan(sources_of(lengths, {"b": "new", "a": "new"}))  # and is killed
+    assert write_store(tmp_path / "s", {"b": 20}, changed={"b": "newer"}) == ["b"], (
+        "a was not given: it stays as it was"
+    )
+    store = open_store(tmp_path / "s")
+    assert {video: store.video(video).digest for video in store.videos} == {"a": "digest of a", "b": "newer"}
+    assert [store.video(video).rows for video in store.videos] == [20, 20]
+    assert verify(tmp_path / "s").sound
+
+
+def test_what_is_to_be_made_again_is_so_after_a_kill_and_a_change(tmp_path: Path) -> None:
+    lengths = {"a": 0, "b": 20}
+    write_store(tmp_path / "s", lengths)
+    writer = create_or_open(tmp_path / "s", describe())
+    (task,) = writer.plan(sources_of(lengths), retry_problems=True).todo
+    assert task.to_make == (Member("a", "digest of a"),)
+    made = write_store(tmp_path / "s", {"a": 9, "b": 20}, changed={"b": "new"})
+    assert made == ["a", "b"]
+    assert open_store(tmp_path / "s").video("a").rows == 9
 
 
 @given(SOURCES, st.randoms())
