@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.store_tools import assert_stored, describe, make_shard, sources_of, synthetic_logits
 from tinyhd_pipe.store import ShardTask, StoreError, StoreWriter, create_or_open, open_store
 from tinyhd_pipe.store.repair import repair
-from tinyhd_pipe.store.storage import PARTIAL
+from tinyhd_pipe.store.storage import PARTIAL, LocalStorage
 from tinyhd_pipe.store.verify import Damage, verify
 
 VIDEOS = st.sampled_from(["a.avi", "b.avi", "c.avi", "d/e.avi"])
@@ -27,7 +27,7 @@ CONTENTS = st.sampled_from(["red", "green", "blue"])
 SMALL = 3_000
 """Bytes of a shard: one or two videos."""
 BOUNDED = settings(
-    max_examples=400,
+    max_examples=300,
     stateful_step_count=20,
     derandomize=True,
     deadline=None,
@@ -158,22 +158,32 @@ class AnySequence(RuleBasedStateMachine):
                 make(writer, task)
 
     def _killed(self, prune: bool, files: int) -> bool:
-        """Whether a dump that is killed when it renames another file after so many was killed before its end."""
-        rename, left, as_it_was = Path.replace, files, self.store.with_name("killed")
+        """Whether a dump that is killed when it renames or removes another file after so many was killed before its
+        end."""
+        rename, remove, left, as_it_was = Path.replace, LocalStorage.remove, files, self.store.with_name("killed")
 
-        def replace(source: Path, target: Path) -> Path:
+        def count() -> None:
             nonlocal left
             if left == 0:
                 shutil.copytree(self.store, as_it_was)
                 raise Killed
             left -= 1
+
+        def counted_rename(source: Path, target: Path) -> Path:
+            count()
             return rename(source, target)
+
+        def counted_removal(storage: LocalStorage, path: str) -> None:
+            if not as_it_was.exists():  # else the exception's own tidying up, which a kill leaves undone
+                count()
+            remove(storage, path)
 
         before = self.store.with_name("before")
         if self.store.exists():
             shutil.copytree(self.store, before)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Path, "replace", replace)
+            patch.setattr(Path, "replace", counted_rename)
+            patch.setattr(LocalStorage, "remove", counted_removal)
             try:
                 self._write(prune)
             except Killed:
