@@ -61,7 +61,7 @@ def description_of(teacher: Network, samples: Iterable[Mapping[str, Tensor]], op
         for level, maps in logits.items():
             pieces[level].append(maps)
     size = teacher.scaling.size
-    maps_of = {level: torch.cat(maps) for level, maps in pieces.items()}
+    maps_of = {level: torch.cat(maps) for level, maps in pieces.items() if maps}
     choices = choose_levels(maps_of, size=size, budget=options.fidelity, given=options.levels)
     return Description(
         levels=tuple(choice.level for choice in choices),

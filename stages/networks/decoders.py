@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinyhd_pipe.stages.networks.layers.layout import in_layout_of
-from tinyhd_pipe.stages.networks.levels import CONSPICUITY
 from tinyhd_pipe.stages.networks.mobilenet import encoder_channels
 
 DECODERS = ("d1", "d2", "d3")
@@ -216,14 +215,14 @@ class Decoding:
         return self.shuffle(x) if self.shuffles_features else interpolate(x, time=self.time, space=2)
 
 
-def d1_maps(d1: Decoding, features: Scales[Tensor]) -> dict[str, Tensor]:
-    """Four heads that know nothing of each other, a map each: level -> logits (B, 1, T, H, W)."""
+def d1_maps(d1: Decoding, features: Scales[Tensor]) -> list[Tensor]:
+    """Four heads that know nothing of each other, a map each, shallow to deep: logits (B, 1, T, H, W)."""
     entering = features._replace(sixteenth=d1.double(features.sixteenth))
-    maps = {}
-    for level, scale, x, head in zip(CONSPICUITY, Scales._fields, entering, D1_HEADS, strict=True):
+    maps = []
+    for scale, x, head in zip(Scales._fields, entering, D1_HEADS, strict=True):
         for number, layer in enumerate(head):
             x = (d1.lift if layer.doubles else d1.adapt)(f"{scale}_{number}", x)
-        maps[level] = x
+        maps.append(x)
     return maps
 
 

@@ -1,4 +1,4 @@
-"""TinyHD, the student: a MobileNetV2 encoder, up to three heterogeneous decoders, and a fusion of their maps.
+"""TinyHD, the student: a MobileNetV2 encoder, any choice of its three kinds of decoders, and a fusion of their maps.
 
 Attributes carry the published names, so published checkpoints load with strict keys. What their keys do not
 show was found by search against maps that the authors' networks gave: adapters have no residual connection,
@@ -20,6 +20,7 @@ using Hierarchical Maps Distillation".
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ from tinyhd_pipe.stages.networks.decoders import (
     d3_map,
     group_features,
 )
-from tinyhd_pipe.stages.networks.levels import CONSPICUITY
+from tinyhd_pipe.stages.networks.levels import levels_of
 from tinyhd_pipe.stages.networks.mobilenet import STEM, InvertedResidual, MobileNetV2, initialise
 from tinyhd_pipe.stages.networks.weights import load_strictly
 from tinyhd_pipe.store.errors import SettingError, WeightsError
@@ -90,11 +91,11 @@ class Aggregator(nn.Module):
     def forward(self, features: Scales[Tensor]) -> dict[str, Tensor]:
         """Logits of every decoder's maps, (B, T, H, W), T = 1 or 16; decoders in their order."""
         maps: dict[str, Tensor] = {}
-        for name, decoding in self._decodings():
+        for levels, (name, decoding) in zip(levels_of(self.decoders), self._decodings(), strict=True):
             if name == "d1":
-                maps |= d1_maps(decoding, features)
+                maps |= zip(levels, d1_maps(decoding, features), strict=True)
             else:
-                maps[name] = (d2_map if name == "d2" else d3_map)(decoding, features)
+                maps[levels[0]] = (d2_map if name == "d2" else d3_map)(decoding, features)
         return {level: logits.squeeze(1) for level, logits in maps.items()}
 
     def _decodings(self) -> Iterator[tuple[str, Decoding]]:
@@ -135,7 +136,7 @@ class Topology:
     """What a published checkpoint shows of its network."""
 
     decoders: tuple[str, ...]
-    """Of d1, d2 and d3, in the order of their keys."""
+    """Of d1, d2 and d3, each any number of times, in the order of their keys."""
     reduction: int
     """Channel reduction: 1, 2 or 4."""
     outputs: int
@@ -146,12 +147,12 @@ class TinyHD(nn.Module):
     """The whole network; keys and shapes of its state dict are those of the published checkpoints.
 
     Arguments:
-        decoders: any of d1, d2 and d3 in any order, each once.
+        decoders: any of d1, d2 and d3 in any order, each any number of times.
         reduction: 1, 2 or 4 times fewer channels.
         outputs: 1 map for the last of 16 frames (S), or 16 (M).
         d1_outputs: maps of D1 in an M network, 1 for the clip or 16; not visible in weights.
         fusion_order: order in which the decoders' maps meet the fusion's weights, by default that of
-            `decoders`; not visible in weights.
+            `decoders`; not visible in weights. Decoders of one kind keep their order among themselves.
         seed: of the initial weights, which depend on nothing else.
 
     Raises SettingError for anything else.
@@ -186,6 +187,8 @@ class TinyHD(nn.Module):
     def forward(self, clip: Tensor) -> dict[str, Tensor]:
         """Logits of every map: `conspicuity_2` to `conspicuity_5` with D1, `d2`, `d3`, and always `final`.
 
+        A second decoder of a kind gives `conspicuity_2-2` and so on (levels.py).
+
         Arguments:
             clip: (B, 3, 16, H, W), ImageNet mean and deviation, H and W multiples of 32.
 
@@ -204,7 +207,7 @@ class TinyHD(nn.Module):
         return maps
 
     def _fused_levels(self) -> list[str]:
-        return [level for name in self.fusion_order for level in (CONSPICUITY if name == "d1" else (name,))]
+        return list(chain(*levels_of(self.fusion_order)))
 
     @classmethod
     def from_state_dict(
@@ -246,11 +249,13 @@ def _decoders(state: Mapping[str, Tensor], reduction: int) -> tuple[str, ...]:
     position = 0
     while (key := f"aggregator.aggregate_adapter.{position}.conv.2.weight") in state:
         outputs = _shape(state, key)[0]
-        left = [name for name in DECODERS if name not in found]
-        name = next((name for name in left if tables[name][0].outputs == outputs), None)
+        name = next((name for name in DECODERS if tables[name][0].outputs == outputs), None)
         if name is None:
-            expected = f"the beginning of {' or '.join(left)}" if left else "no further decoder"
-            raise WeightsError(f"weights whose adapter {position} has {outputs} channels: expected {expected}")
+            begin = ", ".join(f"{name} {table[0].outputs}" for name, table in tables.items())
+            raise WeightsError(
+                f"weights whose adapter {position} has {outputs} channels: expected those with which a decoder "
+                f"begins ({begin}); are they of another network?"
+            )
         found.append(name)
         position += len(tables[name])
     if not found:
@@ -276,15 +281,15 @@ def _check_clip(shape: Sequence[int]) -> None:
 def _check_settings(
     decoders: Sequence[str], reduction: int, outputs: int, d1_outputs: int, fusion_order: Sequence[str] | None
 ) -> None:
-    if not decoders or len(set(decoders)) < len(decoders) or not set(decoders) <= set(DECODERS):
-        raise SettingError(f"decoders {list(decoders)}: expected some of {list(DECODERS)}, each once")
+    if not decoders or not set(decoders) <= set(DECODERS):
+        raise SettingError(f"decoders {list(decoders)}: expected some of {list(DECODERS)}, each as often as wanted")
     if reduction not in REDUCTIONS:
         raise SettingError(f"reduction {reduction}: expected 1, 2 or 4")
     if outputs not in OUTPUTS:
         raise SettingError(f"outputs {outputs}: expected 1 or {FRAMES}")
     if d1_outputs not in (1, outputs):
         raise SettingError(f"d1_outputs {d1_outputs}: expected 1, or {FRAMES} in a network with {FRAMES} outputs")
-    if outputs > 1 and tuple(decoders) == ("d1",) and d1_outputs == 1:
+    if outputs > 1 and set(decoders) == {"d1"} and d1_outputs == 1:
         raise SettingError(f"{outputs} outputs of d1 alone, which gives 1: use d1_outputs={outputs} or outputs=1")
     if fusion_order is not None and sorted(fusion_order) != sorted(decoders):
         raise SettingError(f"fusion_order {list(fusion_order)}: expected the decoders {list(decoders)} in some order")

@@ -70,7 +70,7 @@ class StudentRecipe(Recipe):
     """Train a TinyHD student from the store."""
 
     decoders: Annotated[tuple[Decoder, ...], MinLen(1)] = ("d1", "d2", "d3")
-    """of d1, d2, d3; only d1 answers to the conspicuity maps"""
+    """of d1, d2, d3, each as often as wanted; only d1 answers to the conspicuity maps"""
     reduction: Literal[1, 2, 4] = 1
     """channel reduction: 1, 2 or 4"""
     outputs: Literal[1, 16] = 1
@@ -85,7 +85,5 @@ class StudentRecipe(Recipe):
     """frames by which targets lag behind the clip; 1 as in the published M training"""
 
     def __post_init__(self) -> None:
-        if len(set(self.decoders)) < len(self.decoders):
-            raise ValueError("decoders: each at most once")
         if self.d1_outputs > self.outputs:
             raise ValueError(f"d1_outputs {self.d1_outputs} needs outputs 16")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tinyhd_pipe.stages.networks.divergence import kl_divergence
-from tinyhd_pipe.stages.networks.levels import LEVELS
+from tinyhd_pipe.stages.networks.levels import LEVELS, plain_level
 
 
 def teacher_loss(logits: Mapping[str, Tensor], density: Tensor) -> Tensor:
@@ -22,16 +22,17 @@ def distillation_loss(
     Arguments:
         logits: the student's answer, level -> `(batch, y, x)` or `(batch, frame, y, x)`.
         maps: the teacher's maps, level -> `(batch, frame, y, x)` with one frame for each of the student's outputs.
-            A level that the teacher or the student does not have gives no term.
+            A level that the teacher or the student does not have gives no term. Where the student has several
+            decoders of a kind, each answers to the same maps and has a term for each of its own.
         density: density maps, `(batch, frame, y, x)`; rows that are not labelled are ignored.
         labelled: `(batch,)` bool.
 
     Where the student gives one D1 map for many frames (M with single D1), its target is the mean of the teacher's.
     """
     terms = {
-        level: kl_divergence(_as_many_frames_as(logits[level], teacher_map), logits[level])
-        for level, teacher_map in maps.items()
-        if level in logits
+        level: kl_divergence(_as_many_frames_as(answered, maps[plain_level(level)]), answered)
+        for level, answered in logits.items()
+        if plain_level(level) in maps
     }
     if bool(labelled.any()):
         truth = _as_many_frames_as(logits["final"], density)

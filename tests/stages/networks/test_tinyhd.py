@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.lively_networks import answer, lively, noise
 from tinyhd_pipe.stages.networks.decoders import DECODERS, adapters, pixel_shuffle
 from tinyhd_pipe.stages.networks.divergence import kl_divergence
 from tinyhd_pipe.stages.networks.layers.layout import channels_last
@@ -68,34 +69,6 @@ def as_clip(frames: np.ndarray[Any, Any], size: tuple[int, int]) -> Tensor:
     pixels = torch.from_numpy((frames.astype(np.float32) / 255 - mean) / std).permute(0, 3, 1, 2)
     resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
     return resized.transpose(0, 1)[None].contiguous()
-
-
-def noise(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def lively(seed: int, **settings: Any) -> TinyHD:
-    """A network in which no 0, no 1 and no dead map could hide a fault; the statistics are those of noise."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = TinyHD(**settings).train()
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                if name.startswith("decoder."):
-                    nn.init.normal_(parameter)
-                elif parameter.ndim == 1:
-                    nn.init.uniform_(parameter, 0.5, 1.5) if name.endswith("weight") else nn.init.normal_(parameter)
-            for module in network.modules():
-                if isinstance(module, nn.BatchNorm3d):
-                    module.momentum = 1.0
-            network(noise(seed, 2, 3, 16, 64, 96))
-    return network.eval()
-
-
-def answer(network: TinyHD, clip: Tensor) -> dict[str, Tensor]:
-    with torch.inference_mode():
-        maps: dict[str, Tensor] = network(clip)
-    return maps
 
 
 def greatest_difference(one: Tensor, other: Any) -> float:
@@ -335,7 +308,11 @@ def _without_decoders(state: dict[str, Tensor]) -> None:
         del state[name]
 
 
-def _with_a_fourth_decoder(state: dict[str, Tensor]) -> None:
+def _with_a_stray_adapter(state: dict[str, Tensor]) -> None:
+    state["aggregator.aggregate_adapter.37.conv.2.weight"] = torch.zeros(25, 56, 1, 1, 1)
+
+
+def _with_half_a_decoder(state: dict[str, Tensor]) -> None:
     state["aggregator.aggregate_adapter.37.conv.2.weight"] = torch.zeros(24, 56, 1, 1, 1)
 
 
@@ -353,7 +330,8 @@ def _of_another_shape(state: dict[str, Tensor]) -> None:
         (_of_hd2s, "weights without encoder.encoder.0.0.weight"),
         (_of_another_reduction, "4 channels at its stem"),
         (_without_decoders, "without a decoder"),
-        (_with_a_fourth_decoder, "adapter 37 has 24 channels: expected no further decoder"),
+        (_with_a_stray_adapter, "adapter 37 has 25 channels: expected those with which a decoder begins (d1 24, d2"),
+        (_with_half_a_decoder, "keys missing (first aggregator.aggregate_adapter.37.conv.0.0.weight)"),
         (_without_a_key, "1 keys missing (first aggregator.aggregate_adapter.36.conv.0.0.weight)"),
         (_of_another_shape, "(1, 6, 1, 1, 1), expected (1, 6, 1, 1)"),
     ],
@@ -372,12 +350,13 @@ def test_weights_of_another_network_are_refused_in_one_line(spoil: Any, named: s
     [
         ({"decoders": ()}, "decoders []"),
         ({"decoders": ("d1", "d4")}, "decoders ['d1', 'd4']"),
-        ({"decoders": ("d1", "d1")}, "each once"),
         ({"reduction": 3}, "reduction 3: expected 1, 2 or 4"),
         ({"outputs": 8}, "outputs 8: expected 1 or 16"),
         ({"d1_outputs": 16}, "d1_outputs 16"),
         ({"decoders": ("d1",), "outputs": 16}, "use d1_outputs=16"),
+        ({"decoders": ("d1", "d1", "d1"), "outputs": 16}, "use d1_outputs=16"),
         ({"fusion_order": ("d1", "d2")}, "fusion_order ['d1', 'd2']"),
+        ({"decoders": ("d1", "d1"), "fusion_order": ("d1",)}, "fusion_order ['d1']"),
     ],
 )
 def test_settings_that_make_no_network_are_refused(wrong: dict[str, Any], named: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tinyhd_pipe.stages.networks.divergence import kl_divergence
-from tinyhd_pipe.stages.networks.levels import CONSPICUITY
+from tinyhd_pipe.stages.networks.levels import CONSPICUITY, levels_of
 from tinyhd_pipe.stages.training.losses import distillation_loss, teacher_loss
 
 LEVELS = (*CONSPICUITY, "final")
@@ -80,6 +80,25 @@ def test_one_map_for_many_frames_is_compared_with_the_mean_of_the_teachers() -> 
     mean = maps["conspicuity_3"].mean(dim=1)
     assert float(terms["conspicuity_3"]) == pytest.approx(float(kl_divergence(mean, logits["conspicuity_3"])))
     assert float(terms["final"]) == pytest.approx(float(kl_divergence(maps["final"], logits["final"])))
+
+
+def test_sixteen_d1_maps_are_compared_with_the_teachers_map_of_their_own_frame() -> None:
+    maps = {"conspicuity_2": torch.rand(1, 16, 4, 4)}
+    logits = {"conspicuity_2": _random(1, 16, 4, 4), "final": _random(1, 16, 4, 4)}
+    terms = distillation_loss(logits, maps, torch.zeros(1, 16, 4, 4), torch.tensor([False]))
+    frames = [kl_divergence(maps["conspicuity_2"][:, t], logits["conspicuity_2"][:, t]) for t in range(16)]
+    assert float(terms["conspicuity_2"]) == pytest.approx(float(torch.stack(frames).mean()), rel=1e-5)
+
+
+def test_every_decoder_of_a_kind_answers_to_the_same_maps() -> None:
+    names = [level for levels in levels_of(("d1", "d1", "d2", "d1")) for level in levels]
+    maps = {level: torch.rand(2, 1, 4, 4) for level in LEVELS}
+    logits = {level: _random(2, 4, 4, seed=seed) for seed, level in enumerate([*names, "final"])}
+    terms = distillation_loss(logits, maps, torch.zeros(2, 1, 4, 4), torch.tensor([False, False]))
+    assert set(terms) == set(logits) - {"d2"}, "the teacher has no map for D2"
+    for level in CONSPICUITY:
+        for own in (level, f"{level}-2", f"{level}-3"):
+            assert float(terms[own]) == pytest.approx(float(kl_divergence(maps[level][:, 0], logits[own])))
 
 
 def test_levels_that_teacher_or_student_lack_give_no_term() -> None:
