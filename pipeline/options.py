@@ -112,4 +112,7 @@ Device = Annotated[
 ]
 Resume = Annotated[bool, Option("--resume", help="Go on with the run that --out holds.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Begin again; with --resume only if going on is impossible.")]
+Download = Annotated[
+    bool, Option("--download", help="Fetch MobileNetV2's ImageNet weights (14 MB, once) for the encoder to start from.")
+]
 RunFolder = Annotated[Path, Option(help="Folder for weights and history.", metavar="DIR")]

@@ -3,6 +3,7 @@
 What is heavy is imported inside, so `--help` answers at once.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.options import (
     Device,
+    Download,
     DumpedVideos,
     Json,
     Overrides,
@@ -21,8 +23,10 @@ from tinyhd_pipe.pipeline.options import (
     Resume,
     RunFolder,
 )
+from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
+    from tinyhd_pipe.stages.settings.training import StudentRecipe
     from tinyhd_pipe.stages.training.fitting import Fitted, Run
     from tinyhd_pipe.stages.training.history import EpochReport
 
@@ -73,6 +77,7 @@ def student_train(
         Path | None,
         Option(help="Labelled clips among them, in the DHF1K layout; without it nothing is labelled.", metavar="DIR"),
     ] = None,
+    download: Download = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -93,11 +98,31 @@ def student_train(
     recipe = load_params(params, overrides).student_train
     opened, sources = open_store(store), given_videos(videos)
     annotated = find_annotated_videos(labels) if labels else []
+    recipe = _with_encoder_weights(recipe, download=download)
     device = console.device(device)
     with console.progress("student") as advance:
         run = _run(advance, out, resume=resume, overwrite=overwrite, device=device)
         fitted = stage.student_train(opened, sources, annotated, recipe, run)
     _show_fitted(fitted, as_json=as_json)
+
+
+def _with_encoder_weights(recipe: "StudentRecipe", *, download: bool) -> "StudentRecipe":
+    """The recipe with the file of image weights that was asked for; without any, one line says so."""
+    from tinyhd_pipe.stages.networks.imagenet import MOBILENET_V2, fetched, kept_at
+
+    if download and recipe.encoder_weights is not None:
+        raise SettingError(
+            f"--download: student_train.encoder_weights names {recipe.encoder_weights} already; leave one of them out"
+        )
+    if download:
+        console.say(f"encoder: starts from the ImageNet weights of {MOBILENET_V2}, kept at {kept_at(MOBILENET_V2)}")
+        return replace(recipe, encoder_weights=fetched(MOBILENET_V2))
+    if recipe.encoder_weights is None:
+        console.say(
+            "encoder: starts from random weights, not from ImageNet's as published; "
+            "--download fetches those, student_train.encoder_weights names a file of them"
+        )
+    return recipe
 
 
 def _run(advance: console.Advance, out: Path, *, resume: bool, overwrite: bool, device: str) -> "Run":

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo
+from tinyhd_pipe.stages.networks.inflation import start_encoder
 from tinyhd_pipe.stages.networks.network import scaling_for
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.settings.training import StudentRecipe
@@ -42,10 +43,12 @@ def student_train(
         sources: the videos they were made of; those that the store does not hold are left out.
         annotated: the labelled ones among them.
 
-    Raises DataError when the store holds none of the videos, SettingError as `fit` does.
+    Raises DataError when the store holds none of the videos, WeightsError for encoder weights that are missing or of
+    another network, SettingError as `fit` does.
     """
     topology = {name: getattr(recipe, name) for name in ("decoders", "reduction", "outputs", "d1_outputs")}
     module = TinyHD(**topology, seed=recipe.seed)
+    encoder_weights_sha256 = start_encoder(module.encoder, recipe.encoder_weights)
     scaling = scaling_for("tinyhd", recipe.size)
     learned, left_out = _leave_out_of_both(stored_videos(store, sources, annotated), recipe.validation_share)
     sampling = Sampling(
@@ -75,7 +78,8 @@ def student_train(
             "fusion_order": list(recipe.decoders),
             "size": list(recipe.size),
             "teacher": store.info()["teacher"],
-            "recipe": asdict(recipe),
+            "encoder_weights_sha256": encoder_weights_sha256,
+            "recipe": {**asdict(recipe), "encoder_weights": None},  # known by its digest, wherever it lies
             "learned_from": [video.source.id for video in learned],
         },
     )

@@ -6,6 +6,7 @@ Floors, each knowing only those below:
     network                   a weights file in, named maps out; memory layout and device
     hd2s, tinyhd              the published topologies
     window_runs, decoders     what neighbouring windows of HD2S share; TinyHD's three decoders
+    inflation                 image weights as the encoder's start
     s3d, mobilenet            the encoders
-    layers, levels, weights, divergence, overlap, precision
+    layers, levels, weights, imagenet, divergence, overlap, precision
 """

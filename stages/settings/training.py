@@ -79,6 +79,8 @@ class StudentRecipe(Recipe):
     """maps of decoder d1 in an M network: 1 (its target is the mean of 16) or 16"""
     unlabelled_per_labelled: Annotated[float, Ge(0)] = 1.0
     """clips without labels for each one with labels"""
+    encoder_weights: Path | None = None
+    """MobileNetV2's ImageNet weights in torchvision's format, from which the encoder starts; or use --download"""
     encoder_rate: Positive = 0.5
     """the encoder's share of the learning rate"""
     target_lag: Annotated[int, Ge(0)] = 0
