@@ -25,7 +25,6 @@ from tinyhd_pipe.stages.bench.machine import machine
 from tinyhd_pipe.stages.dump.fidelity import choose_levels, kl_of, to_grid, to_size
 from tinyhd_pipe.stages.dump.identity import SAMPLED_FRAMES, SAMPLED_VIDEOS
 from tinyhd_pipe.stages.dump.teacher_maps import teacher_maps
-from tinyhd_pipe.stages.networks.levels import LEVELS
 from tinyhd_pipe.stages.networks.network import Network, Size
 from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.sources import VideoSource
@@ -99,7 +98,7 @@ def bench_encodings(
     live: list[dict[str, Tensor]] = []
     for source in sources:
         batches = [logits for _, logits in teacher_maps(teacher, islice(decode(source), frames))]
-        live.append({level: torch.cat([batch[level].cpu() for batch in batches]) for level in LEVELS})
+        live.append({level: torch.cat([batch[level].cpu() for batch in batches]) for level in batches[0]})
         report(len(live), len(sources))
     size = teacher.scaling.size
     chosen = {f"ours, budget {budget:g}": _chosen(live, size, budget) for budget in budgets}
@@ -115,7 +114,7 @@ def bench_encodings(
 
 
 def _chosen(live: Sequence[Mapping[str, Tensor]], size: Size, budget: float) -> list[Level]:
-    sample = {level: torch.cat([video[level][:SAMPLED_FRAMES] for video in live[:SAMPLED_VIDEOS]]) for level in LEVELS}
+    sample = {level: torch.cat([video[level][:SAMPLED_FRAMES] for video in live[:SAMPLED_VIDEOS]]) for level in live[0]}
     return [choice.level for choice in choose_levels(sample, size=size, budget=budget)]
 
 
@@ -213,7 +212,7 @@ def _floats(values: np.ndarray) -> Floats:
 
 def _figure(name: str, pack: Pack, live: Sequence[Mapping[str, Tensor]], size: Size) -> EncodingFigure:
     stored, maps, seconds = 0, 0, 0.0
-    costs = dict.fromkeys(LEVELS, 0.0)
+    costs = dict.fromkeys(live[0], 0.0)
     for video in live:
         for level, logits in video.items():
             packed = pack(level, logits)
@@ -221,7 +220,7 @@ def _figure(name: str, pack: Pack, live: Sequence[Mapping[str, Tensor]], size: S
             unpacked = torch.from_numpy(packed.unpack()).double().clamp(max=1 - 1e-7).logit()
             costs[level] += kl_of(logits, unpacked, size) * len(logits)
             stored, maps = stored + packed.bytes, maps + len(logits)
-    kl = [cost * len(LEVELS) / maps for cost in costs.values()]
+    kl = [cost * len(costs) / maps for cost in costs.values()]
     return EncodingFigure(name, stored / maps, float(np.mean(kl)), max(kl), maps / max(seconds, 1e-9))
 
 

@@ -115,6 +115,22 @@ MISTAKES = {
     "no such video in the store": ("store show dots.zarr 00", 1, "00: not in dots.zarr: it holds 2 videos, 00"),
     "frames past the end": ("store show dots.zarr 001 --frames 24:", 2, "the video has frames 0 to 23"),
     "a plan for labels that are none": (f"{DUMP} videos --plan --labels videos", 1, "has no folder 'annotation'"),
+    "no such encoder weights": (f"{STUDENT} dots.zarr --set student_train.encoder_weights=gone.pth", 1, "gone.pth"),
+    "encoder weights of another network": (
+        f"{STUDENT} dots.zarr --set student_train.encoder_weights=tinyhd.safetensors",
+        1,
+        "tinyhd.safetensors: not MobileNetV2 in torchvision's format (features.0.0.weight is missing)",
+    ),
+    "a decoder that does not exist": (
+        f"{STUDENT} dots.zarr --set student_train.decoders=[d1,d4]",
+        2,
+        "decoders.1 = 'd4'",
+    ),
+    "one D1 map for 16 frames": (
+        f"{STUDENT} dots.zarr --set student_train.decoders=[d1,d1] student_train.outputs=16",
+        2,
+        "use d1_outputs=16",
+    ),
     "mixed precision on a CPU": (f"{STUDENT} dots.zarr --set student_train.mixed_precision=true", 2, "GPU"),
 }
 

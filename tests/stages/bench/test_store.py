@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from tests.small_dumps import write_videos
 from tests.store_tools import LEVELS, describe, sources_of, synthetic_logits, write_store
 from tinyhd_pipe.pipeline.app import run
-from tinyhd_pipe.stages.bench.encodings import LINEAR_FAINTEST, others, ours
+from tinyhd_pipe.stages.bench.encodings import LINEAR_FAINTEST, bench_encodings, others, ours
 from tinyhd_pipe.stages.bench.store import Window, bench_store, refuse_different
 from tinyhd_pipe.stages.dump.fidelity import kl_of
 from tinyhd_pipe.stages.networks.levels import CONSPICUITY
+from tinyhd_pipe.stages.networks.network import ready
+from tinyhd_pipe.stages.networks.tinyhd import TinyHD
+from tinyhd_pipe.stages.video.sources import find_videos
 from tinyhd_pipe.store import StoreError, create_or_open, open_store
 from tinyhd_pipe.store.encoding import Codes
 from tinyhd_pipe.store.errors import TinyHDError
@@ -135,3 +139,12 @@ def test_the_command_prints_both_tables_and_says_what_it_needs(
     assert "bytes a map" in shown.err
     assert run(["bench", "store"]) == 2
     assert "give --store" in capsys.readouterr().err
+
+
+def test_encodings_are_compared_on_the_maps_that_a_teacher_has(tmp_path: Path) -> None:
+    """A TinyHD without D1 has its final map alone."""
+    teacher = ready("tinyhd", TinyHD(decoders=("d2",), reduction=4), size=(32, 32))
+    videos = find_videos([write_videos(tmp_path, {"0.mp4": 9})])
+    measured = bench_encodings(teacher, videos, frames=4, budgets=[1e-3])
+    assert measured.maps == 4
+    assert {level for levels in measured.levels.values() for level in levels} == {"final"}
