@@ -5,8 +5,11 @@ were recorded. The loss is the paper's (losses.py); optimiser and schedule are t
 student's own forward and backward passes; as published it would cost 16 teacher windows a sample on top.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -62,9 +65,9 @@ def student_train(
         module=module,
         dataset=ClipDataset(learned, scaling=scaling, sampling=sampling, store=store),
         loss_terms=_terms,
-        validate=lambda: _best_by_truth(
+        validate=lambda network: _best_by_truth(
             validation_scores(
-                module,
+                network,
                 held_out,
                 clips_per_video=recipe.validation_clips,
                 loss_terms=_terms,
@@ -78,6 +81,9 @@ def student_train(
             "fusion_order": list(recipe.decoders),
             "size": list(recipe.size),
             "teacher": store.info()["teacher"],
+            "store": {"every": store.every, "levels": sorted(store.levels), "fidelity": store.description.budget},
+            "code": version("tinyhd-pipe"),
+            "videos_sha256": _digest_of_all(learned),
             "encoder_weights_sha256": encoder_weights_sha256,
             "recipe": {**asdict(recipe), "encoder_weights": None},  # known by its digest, wherever it lies
             "learned_from": [video.source.id for video in learned],
@@ -111,6 +117,7 @@ def stored_videos(
                     frames=facts.frames,
                     annotation=labels.get(source.path.resolve()),
                     stored_as=source.id,
+                    digest=facts.digest,
                     usable=_usable(facts),
                 )
             )
@@ -123,6 +130,12 @@ def _usable(facts: VideoRow) -> NDArray[np.bool_] | None:
     usable = np.ones(facts.frames, bool)
     usable[list(facts.failed)] = False
     return usable if facts.failed else None
+
+
+def _digest_of_all(videos: Sequence[TrainingVideo]) -> str:
+    """One digest of the videos learned from, and of how many of their frames decode."""
+    told = [[video.source.id, video.digest, video.frames, video.annotation is not None] for video in videos]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def parameter_groups(module: TinyHD, *, encoder_rate: float) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ recipe. A quarter of the width at a small size learns in minutes on two cores; t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,8 @@ def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: 
         module=module,
         dataset=ClipDataset(learned, scaling=scaling, sampling=sampling),
         loss_terms=_terms,
-        validate=lambda: validation_scores(
-            module,
+        validate=lambda network: validation_scores(
+            network,
             held_out,
             clips_per_video=recipe.validation_clips,
             loss_terms=_terms,
@@ -52,6 +53,7 @@ def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: 
             "width": recipe.width,
             "size": list(recipe.size),
             "recipe": asdict(recipe),
+            "code": version("tinyhd-pipe"),
             "learned_from": [video.source.id for video in learned],
         },
     )

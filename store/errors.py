@@ -25,5 +25,9 @@ class SettingError(TinyHDError):
     """A setting that is out of range, misspelt, or that contradicts another one."""
 
 
+class TrainingError(TinyHDError):
+    """A training run that went astray: a loss or a gradient that is not finite."""
+
+
 class ClusterError(TinyHDError):
     """A Dask scheduler that cannot be reached, or workers that are missing, died, or see other files than we do."""

@@ -40,6 +40,14 @@ class Recipe:
     """epochs at whose beginning the rate falls and the best weights so far are taken up again"""
     decay: Annotated[float, Gt(0), Lt(1)] = 0.1
     """factor at a milestone"""
+    warm_up: Annotated[float, Ge(0)] = 0.0
+    """epochs over which the rate rises from 0 to what the schedule says"""
+    clip_norm: Positive | None = None
+    """largest norm of the gradient of a step; longer ones are scaled down"""
+    average: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """share of the old in a moving average of the weights, which is what is scored and kept; 0 keeps the weights"""
+    patience: Count | None = None
+    """validations without a better one after which training ends"""
     validate_every: Count = 1
     """epochs between validations; the last epoch is always validated"""
     validation_share: Share = 0.1

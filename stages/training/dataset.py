@@ -37,6 +37,8 @@ class TrainingVideo:
     """Density maps of this video, where people were recorded."""
     stored_as: str | None = None
     """The id of this video in the store of teacher maps; None where only density maps are learned."""
+    digest: str | None = None
+    """Of its content, where it was taken."""
     usable: NDArray[np.bool_] | None = None
     """(frame,) False where a frame or one of its maps is missing; None where none is."""
 
@@ -147,6 +149,16 @@ class ClipDataset:
         return [(epoch, indices[place]) for place in rng.permutation(len(indices))]
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
+        video, clip, flip = self._drawn(key)
+        return load_sample(video, clip, self.frames, scaling=self.scaling, store=self.store, flip=flip)
+
+    def describe(self, key: tuple[int, int]) -> str:
+        """Which video and which of its frames, counted from 0, a sample is made of."""
+        video, clip, flip = self._drawn(key)
+        return f"{video.source.id} frames {clip.frames[0]} to {clip.frames[-1]}{', mirrored' if flip else ''}"
+
+    def _drawn(self, key: tuple[int, int]) -> tuple[TrainingVideo, Clip, bool]:
+        """Video, clip, and whether it is mirrored: a function of (seed, epoch, index) alone."""
         epoch, index = key
         rng = np.random.default_rng((self.sampling.seed, epoch, 1 + index))
         video = self.videos[index % len(self.videos)]
@@ -158,8 +170,7 @@ class ClipDataset:
             target_lag=self.sampling.target_lag,
             usable=video.usable,
         )
-        flip = self.sampling.flip and bool(rng.random() < 0.5)
-        return load_sample(video, clip, self.frames, scaling=self.scaling, store=self.store, flip=flip)
+        return video, clip, self.sampling.flip and bool(rng.random() < 0.5)
 
 
 def _taken_in_turn(positions: Sequence[int], wanted: int, rng: np.random.Generator) -> list[tuple[int, int]]:

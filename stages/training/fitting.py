@@ -1,18 +1,22 @@
 """The training loop that teacher and student share: it reads from top to bottom, and can be killed anywhere.
 
-After every epoch the whole state (weights, optimiser, history) is written beside and renamed; a run that resumes
-draws the same samples and ends with the same weights as one that was never killed. `best.safetensors` holds the
-weights with the lowest validation score. Cost: a step is the network's; loading runs in threads beside it, since
-decoding, decompression and resizing all release the interpreter's lock.
+Between two steps the whole state can be written beside and renamed (checkpoint.py): after every epoch, every few
+minutes, and when Ctrl-C or SIGTERM comes, which wait for the step at work. A run that resumes draws the same samples
+and ends with the bytes of one that was never killed. `best.safetensors` holds the weights with the lowest validation
+score. Cost: a step is the network's; loading runs in threads beside it, since decoding, decompression and resizing all
+release the interpreter's lock.
 """
 
-import json
 import math
+import os
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +26,11 @@ from torch import Tensor, nn
 from tinyhd_pipe.stages.networks.layers.layout import channels_last
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.settings.training import Recipe
+from tinyhd_pipe.stages.training.checkpoint import STATE, Held, Stand, has_ended, save, take_up
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, collate
-from tinyhd_pipe.stages.training.history import EpochReport, as_lines, as_table, read_lines
-from tinyhd_pipe.store.errors import SettingError
+from tinyhd_pipe.stages.training.history import EpochReport
+from tinyhd_pipe.stages.training.optimisation import average_of, clip, learning_rate, optimiser_of, set_rate
+from tinyhd_pipe.store.errors import SettingError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -38,15 +44,6 @@ class Fitted:
     seconds: float
 
 
-@dataclass
-class _Progress:
-    """Where a run stands; what is saved with every epoch."""
-
-    epoch: int = 0
-    best_score: float = math.inf
-    best_epoch: int = -1
-
-
 Terms = Callable[[Mapping[str, Tensor], Batch], dict[str, Tensor]]
 
 
@@ -58,8 +55,8 @@ class Objective:
     dataset: ClipDataset
     loss_terms: Terms
     """(logits, batch) -> named terms; their sum is minimised."""
-    validate: Callable[[], Mapping[str, float]]
-    """Named scores of the module as it stands; the first one decides which weights are best."""
+    validate: Callable[[nn.Module], Mapping[str, float]]
+    """Named scores of the network that it is given, lower is better; the first decides which weights are best."""
     parameter_groups: Sequence[dict[str, Any]]
     facts: Mapping[str, Any]
     """What the weights file says of itself; a resumed run must have the same."""
@@ -77,6 +74,8 @@ class Run:
     """Begin again. With `resume`, as DVC calls it: go on with a run that can be gone on with and has not ended, else
     begin again, because who runs a finished stage once more has changed its data or its code. Neither: refuse."""
     device: str = "cpu"
+    checkpoint_minutes: float = 10.0
+    """Between two checkpoints within an epoch; there is one after every epoch and at Ctrl-C or SIGTERM, too."""
     epoch_done: Callable[[EpochReport], None] = lambda epoch: None
     step_done: Callable[[int, int], None] = lambda done, total: None
     """Told (steps done, steps in all)."""
@@ -85,82 +84,148 @@ class Run:
 def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
     """Fit a network and leave `best.safetensors`, `last.safetensors` and `history.csv` in the run's folder.
 
-    Raises SettingError when that folder holds a run that may not be touched, or mixed precision is asked of a CPU.
+    Raises SettingError when that folder holds a run that may not be touched, or mixed precision is asked of a CPU;
+    TrainingError, with the samples named and the last good checkpoint kept, when a loss or a gradient is not finite.
     """
     device, out, module, dataset = torch.device(run.device), run.out, objective.module, objective.dataset
     if recipe.mixed_precision and device.type == "cpu":
         raise SettingError("mixed_precision: bfloat16 training crashes on a CPU; set it to false, or use a GPU")
-    started = time.monotonic()
+    started = saved = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     channels_last(module.to(device))
-    optimiser = _optimiser(objective.parameter_groups, recipe)
-    stand, history = _take_up(run, objective, optimiser, epochs=recipe.epochs)
+    held = Held(module, average_of(module, recipe), optimiser_of(objective.parameter_groups, recipe))
+    stand = _begin(run, objective, held, epochs=recipe.epochs)
     samples_per_epoch = len(dataset.epoch_keys(0, recipe.clips_per_video))
     steps_per_epoch = math.ceil(samples_per_epoch / (recipe.batch * recipe.accumulate))
 
-    for epoch in range(stand.epoch, recipe.epochs):
-        if recipe.schedule == "steps" and epoch in recipe.milestones and stand.best_epoch >= 0:
-            module.load_state_dict(read_weights(out / "best.safetensors").state)
-        module.train()
-        sums: dict[str, float] = {}
-        for step, batches in enumerate(_steps(dataset, recipe, epoch)):
-            done = epoch * steps_per_epoch + step
-            _set_rate(optimiser, recipe, epoch, done / (recipe.epochs * steps_per_epoch))
-            optimiser.zero_grad(set_to_none=True)
-            samples = sum(len(batch.clip) for batch in batches)
-            for batch in batches:
-                batch = batch.to(device)
-                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.mixed_precision):
-                    logits = module(batch.clip)
-                terms = objective.loss_terms({level: maps.float() for level, maps in logits.items()}, batch)
-                share = len(batch.clip) / samples
-                torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
-                for name, term in terms.items():
-                    sums[name] = sums.get(name, 0.0) + float(term.detach()) * share / steps_per_epoch
-            optimiser.step()
-            run.step_done(done + 1, recipe.epochs * steps_per_epoch)
+    try:
+        while stand.epoch < recipe.epochs and not _has_stalled(stand, recipe):
+            if not stand.step and recipe.schedule == "steps" and stand.epoch in recipe.milestones:
+                _take_up_the_best(out, held, stand)
+            module.train()
+            for batches in _steps(dataset, recipe, stand):
+                step = stand.epoch * steps_per_epoch + stand.step
+                set_rate(held.optimiser, learning_rate(recipe, step=step, steps_per_epoch=steps_per_epoch))
+                with _uninterrupted():
+                    terms = _gradients(objective, recipe, held, [batch.to(device) for batch in batches])
+                    _refuse_what_is_not_finite(terms, clip(module, recipe.clip_norm), dataset, recipe, stand)
+                    _move(held, stand, {name: term / steps_per_epoch for name, term in terms.items()})
+                run.step_done(step + 1, recipe.epochs * steps_per_epoch)
+                if time.monotonic() - saved > 60 * run.checkpoint_minutes:
+                    save(out, objective.facts, held, stand)
+                    saved = time.monotonic()
 
-        stand.epoch = epoch + 1
-        validation = None
-        if stand.epoch % recipe.validate_every == 0 or stand.epoch == recipe.epochs:
-            module.eval()
-            validation = dict(objective.validate())
-            score = next(iter(validation.values()))
-            if score < stand.best_score:
-                stand.best_score, stand.best_epoch = score, epoch
-                write_weights(out / "best.safetensors", module.state_dict(), {**objective.facts, "epoch": epoch})
-        history.append(EpochReport(epoch, sums, validation, optimiser.param_groups[0]["lr"]))
-        _save(out, objective, optimiser, stand, history)
-        run.epoch_done(history[-1])
+            _end_epoch(out, objective, recipe, held, stand)
+            save(out, objective.facts, held, stand)
+            saved = time.monotonic()
+            run.epoch_done(stand.history[-1])
+    except KeyboardInterrupt:
+        save(out, objective.facts, held, stand)
+        raise
 
     if stand.best_epoch < 0:
         raise SettingError(f"{out}: no epoch had a finite validation score; lower the learning rate")
-    return Fitted(out / "best.safetensors", stand.best_epoch, tuple(history), time.monotonic() - started)
+    return Fitted(out / "best.safetensors", stand.best_epoch, tuple(stand.history), time.monotonic() - started)
 
 
-def _optimiser(groups: Sequence[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    for group in groups:
-        group.setdefault("rate", 1.0)
-    defaults: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=recipe.momentum, **defaults)
-    return (torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW)(groups, fused=True, **defaults)
+def _begin(run: Run, objective: Objective, held: Held, *, epochs: int) -> Stand:
+    """Go on with the run that is there where that is wanted and possible, else begin one."""
+    out = run.out
+    if not (out / STATE).exists():
+        return Stand()
+    if not run.resume and not run.overwrite:
+        raise SettingError(f"{out}: holds a run already; --resume goes on with it, --overwrite begins again")
+    if not run.resume or (run.overwrite and has_ended(out, epochs)):
+        return Stand()
+    try:
+        return take_up(out, objective.facts, held)
+    except SettingError:
+        if not run.overwrite:
+            raise
+    return Stand()
 
 
-def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, epoch: int, progress: float) -> None:
-    """Set the learning rate of the step that begins; `progress` is the share of all steps already taken, [0, 1)."""
-    rate = recipe.learning_rate
-    if recipe.schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * progress))
-    else:
-        rate *= recipe.decay ** sum(epoch >= milestone for milestone in recipe.milestones)
-    for group in optimiser.param_groups:
-        group["lr"] = rate * group["rate"]
+def _gradients(objective: Objective, recipe: Recipe, held: Held, batches: Sequence[Batch]) -> dict[str, float]:
+    """Leave the gradients of one optimiser step; returns the mean of every loss term over its samples, nats."""
+    held.optimiser.zero_grad(set_to_none=True)
+    samples = sum(len(batch.clip) for batch in batches)
+    sums: dict[str, float] = {}
+    for batch in batches:
+        with torch.autocast(batch.clip.device.type, torch.bfloat16, enabled=recipe.mixed_precision):
+            logits = held.module(batch.clip)
+        terms = objective.loss_terms({level: maps.float() for level, maps in logits.items()}, batch)
+        share = len(batch.clip) / samples
+        torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(term.detach()) * share
+    return sums
 
 
-def _steps(dataset: ClipDataset, recipe: Recipe, epoch: int) -> Iterator[list[Batch]]:
-    """The batches of one epoch, loaded ahead in threads, `accumulate` of them for each optimiser step."""
-    keys = dataset.epoch_keys(epoch, recipe.clips_per_video)
+def _refuse_what_is_not_finite(
+    terms: Mapping[str, float], norm: float, dataset: ClipDataset, recipe: Recipe, stand: Stand
+) -> None:
+    """Stop before the optimiser spreads what is no number over all weights."""
+    figures = {**terms, "norm of the gradient": norm}
+    wrong = next((f"{name} = {figure}" for name, figure in figures.items() if not math.isfinite(figure)), None)
+    if wrong:
+        keys = _keys(dataset, recipe, stand)[: recipe.batch * recipe.accumulate]
+        samples = "; ".join(dataset.describe(key) for key in keys)
+        raise TrainingError(
+            f"{wrong} on {samples}: the last checkpoint is kept; look at these samples, lower learning_rate, or set "
+            "clip_norm"
+        )
+
+
+def _move(held: Held, stand: Stand, shares: Mapping[str, float]) -> None:
+    """Take the step whose gradients are there, and count it."""
+    held.optimiser.step()
+    if held.average is not None:
+        held.average.update_parameters(held.module)
+    stand.step += 1
+    for name, share in shares.items():
+        stand.sums[name] = stand.sums.get(name, 0.0) + share
+
+
+def _end_epoch(out: Path, objective: Objective, recipe: Recipe, held: Held, stand: Stand) -> None:
+    """Validate where it is time, keep the best weights, and write the epoch down."""
+    done = stand.epoch + 1
+    validation, best = None, False
+    if done % recipe.validate_every == 0 or done == recipe.epochs:
+        scored = held.scored.eval()
+        validation = dict(objective.validate(scored))
+        if best := next(iter(validation.values())) < stand.best_score:
+            write_weights(out / "best.safetensors", scored.state_dict(), {**objective.facts, "epoch": stand.epoch})
+    with _uninterrupted():
+        rate = held.optimiser.param_groups[0]["lr"]
+        stand.history.append(EpochReport(stand.epoch, dict(stand.sums), validation, rate))
+        if validation is not None and best:
+            stand.best_score, stand.best_epoch = next(iter(validation.values())), stand.epoch
+        stand.epoch, stand.step, stand.sums = done, 0, {}
+
+
+def _has_stalled(stand: Stand, recipe: Recipe) -> bool:
+    """Whether the last `patience` validations brought nothing better."""
+    since = [epoch for epoch in stand.history if epoch.validation is not None and epoch.epoch > stand.best_epoch]
+    return recipe.patience is not None and not stand.step and len(since) >= recipe.patience
+
+
+def _take_up_the_best(out: Path, held: Held, stand: Stand) -> None:
+    """Published: at a milestone training goes on from the best weights so far."""
+    if stand.best_epoch >= 0:
+        best = read_weights(out / "best.safetensors").state
+        held.module.load_state_dict(best)
+        if held.average is not None:
+            held.average.module.load_state_dict(best)
+
+
+def _keys(dataset: ClipDataset, recipe: Recipe, stand: Stand) -> list[tuple[int, int]]:
+    """The samples of what is left of an epoch."""
+    return dataset.epoch_keys(stand.epoch, recipe.clips_per_video)[stand.step * recipe.batch * recipe.accumulate :]
+
+
+def _steps(dataset: ClipDataset, recipe: Recipe, stand: Stand) -> Iterator[list[Batch]]:
+    """What is left of an epoch, loaded ahead in threads: `accumulate` batches for each optimiser step."""
+    keys = _keys(dataset, recipe, stand)
     groups = [keys[start : start + recipe.batch] for start in range(0, len(keys), recipe.batch)]
     # A loader thread that used torch's threads, too, would fight for the cores with the one that trains.
     with ThreadPoolExecutor(max_workers=2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -178,52 +243,19 @@ def _steps(dataset: ClipDataset, recipe: Recipe, epoch: int) -> Iterator[list[Ba
             yield step
 
 
-def _save(
-    out: Path,
-    objective: Objective,
-    optimiser: torch.optim.Optimizer,
-    stand: _Progress,
-    history: Sequence[EpochReport],
-) -> None:
-    """Write the state of the run; each file is written beside and renamed, the one that resume trusts last."""
-    module, facts = objective.module, objective.facts
-    write_weights(out / "last.safetensors", module.state_dict(), {**facts, "epoch": stand.epoch - 1})
-    _replace(out / "history.jsonl", lambda path: path.write_text(as_lines(history)))
-    _replace(out / "history.csv", lambda path: path.write_text(as_table(history)))
-    state = {
-        "facts": json.dumps(facts, sort_keys=True),
-        "stand": asdict(stand),
-        "history": as_lines(history),
-        "module": module.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
-    _replace(out / "state.pt", lambda path: torch.save(state, path))
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    partial = path.with_suffix(".partial")
-    write(partial)
-    partial.replace(path)
-
-
-def _take_up(
-    run: Run, objective: Objective, optimiser: torch.optim.Optimizer, *, epochs: int
-) -> tuple[_Progress, list[EpochReport]]:
-    """Go on with the run that is there where that is wanted and possible, else begin one."""
-    out, module = run.out, objective.module
-    path = out / "state.pt"
-    if not path.exists():
-        return _Progress(), []
-    if not run.resume and not run.overwrite:
-        raise SettingError(f"{out}: holds a run already; --resume goes on with it, --overwrite begins again")
-    if run.resume:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        ended = state["stand"]["epoch"] == epochs
-        if state["facts"] == json.dumps(objective.facts, sort_keys=True) and not (ended and run.overwrite):
-            module.load_state_dict(state["module"])
-            optimiser.load_state_dict(state["optimiser"])
-            history = read_lines(state["history"])
-            return _Progress(**state["stand"]), history
-        if not run.overwrite:
-            raise SettingError(f"{out}: holds a run with other settings; give another --out, or add --overwrite")
-    return _Progress(), []
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until this is done; they reach the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, _: waiting.append(number)) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if waiting:
+            os.kill(os.getpid(), waiting[0])

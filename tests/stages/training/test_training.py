@@ -162,7 +162,7 @@ def test_a_run_is_not_written_over_unless_that_is_asked_for(
     _train(store, sources, tmp_path, short)
     with pytest.raises(SettingError, match="--resume goes on with it"):
         _train(store, sources, tmp_path, short)
-    with pytest.raises(SettingError, match="other settings"):
+    with pytest.raises(SettingError, match=r"other settings: recipe.learning_rate = 0.01, not 0.02"):
         _train(store, sources, tmp_path, replace(short, learning_rate=0.02), resume=True)
     before = (tmp_path / "last.safetensors").read_bytes()
     _train(store, sources, tmp_path, replace(short, learning_rate=0.02), resume=True, overwrite=True)
