@@ -1,6 +1,7 @@
 """Settings of training: what teacher and student share, and what each has of its own."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
