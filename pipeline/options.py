@@ -95,6 +95,9 @@ SomeVideos = Annotated[
     list[Path] | None, Option(help="The videos that were dumped, given as they were then.", **_VIDEOS)
 ]
 Store = Annotated[str, Option(help="Folder or fsspec URL of the zarr store.", metavar="URL")]
+Stores = Annotated[
+    list[str], Option("--store", help="Stores that teacher-dump made; several are fused.", metavar="URL…")
+]
 StoreArgument = Annotated[str, Argument(help="Folder or fsspec URL of the store.", metavar="STORE")]
 Weights = Annotated[Path, Option(help="The network's weights, .pth or .safetensors.", metavar="FILE")]
 SomeWeights = Annotated[Path | None, Option(help="The teacher's weights, .pth or .safetensors.", metavar="FILE")]

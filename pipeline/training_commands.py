@@ -22,6 +22,7 @@ from tinyhd_pipe.pipeline.options import (
     Params,
     Resume,
     RunFolder,
+    Stores,
 )
 from tinyhd_pipe.store.errors import SettingError
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tinyhd_pipe.stages.settings.training import StudentRecipe
     from tinyhd_pipe.stages.training.fitting import Fitted, Run
     from tinyhd_pipe.stages.training.history import EpochReport
+    from tinyhd_pipe.stages.training.targets import Targets
 
 
 def teacher_train(
@@ -70,7 +72,7 @@ def teacher_train(
 
 
 def student_train(
-    store: Annotated[str, Option(help="The store that teacher-dump made.", metavar="URL")],
+    store: Stores,
     videos: DumpedVideos,
     out: RunFolder,
     labels: Annotated[
@@ -88,22 +90,41 @@ def student_train(
     """Train a TinyHD student from the store alone.
 
     tinyhd-pipe student-train --store maps.zarr --videos clips/ --out runs/student
+    tinyhd-pipe student-train --store hd2s.zarr vinet.zarr --videos clips/ --out runs/fused
     """
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import student_train as stage
     from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.training.targets import Targets
     from tinyhd_pipe.store.reader import open_store
 
     keep_freed_memory()
     recipe = load_params(params, overrides).student_train
-    opened, sources = open_store(store), given_videos(videos)
+    stands_in = recipe.missing_conspicuity == "final"
+    targets = Targets.of([open_store(url) for url in store], recipe.store_weights, final_stands_in=stands_in)
+    _say_targets(targets, recipe)
+    sources = given_videos(videos)
     annotated = find_annotated_videos(labels) if labels else []
     recipe = _with_encoder_weights(recipe, download=download)
     device = console.device(device)
     with console.progress("student") as advance:
         run = _run(advance, out, resume=resume, overwrite=overwrite, device=device)
-        fitted = stage.student_train(opened, sources, annotated, recipe, run)
+        fitted = stage.student_train(targets, sources, annotated, recipe, run)
     _show_fitted(fitted, as_json=as_json)
+
+
+def _say_targets(targets: "Targets", recipe: "StudentRecipe") -> None:
+    """What the student learns from, and what it has that no store has a target for, before anything is trained."""
+    if len(targets.stores) > 1:
+        shares = [weight / sum(targets.weights) for weight in targets.weights]
+        fused = ", ".join(f"{store.url} ({share:.0%})" for store, share in zip(targets.stores, shares, strict=True))
+        console.say(f"targets: {len(targets.videos)} videos that all of {len(shares)} stores hold, fused: {fused}")
+    lacking = [level for level in targets.lacking(recipe.decoders) if level.startswith("conspicuity")]
+    if lacking:
+        console.say(
+            f"no target for {', '.join(lacking)}: the stores have {', '.join(targets.levels)}; dump a teacher that has "
+            "conspicuity maps, or --set student_train.missing_conspicuity=final lets the final map stand in"
+        )
 
 
 def _with_encoder_weights(recipe: "StudentRecipe", *, download: bool) -> "StudentRecipe":

@@ -25,15 +25,15 @@ from tinyhd_pipe.stages.settings.training import StudentRecipe
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo
 from tinyhd_pipe.stages.training.fitting import Fitted, Objective, Run, fit
 from tinyhd_pipe.stages.training.losses import distillation_loss
+from tinyhd_pipe.stages.training.targets import Targets
 from tinyhd_pipe.stages.training.validation import leave_out, validation_scores
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
 from tinyhd_pipe.store.errors import DataError
 from tinyhd_pipe.store.manifest import VideoRow
-from tinyhd_pipe.store.reader import Store
 
 
 def student_train(
-    store: Store,
+    targets: Targets,
     sources: Sequence[VideoSource],
     annotated: Sequence[AnnotatedVideo],
     recipe: StudentRecipe,
@@ -42,28 +42,28 @@ def student_train(
     """Train a student and leave its weights in the run's folder.
 
     Arguments:
-        store: the teacher's maps.
-        sources: the videos they were made of; those that the store does not hold are left out.
+        targets: the teachers' maps.
+        sources: the videos they were made of; those that the stores do not hold are left out.
         annotated: the labelled ones among them.
 
-    Raises DataError when the store holds none of the videos, WeightsError for encoder weights that are missing or of
+    Raises DataError when the stores hold none of the videos, WeightsError for encoder weights that are missing or of
     another network, SettingError as `fit` does.
     """
     topology = {name: getattr(recipe, name) for name in ("decoders", "reduction", "outputs", "d1_outputs")}
     module = TinyHD(**topology, seed=recipe.seed)
     encoder_weights_sha256 = start_encoder(module.encoder, recipe.encoder_weights)
     scaling = scaling_for("tinyhd", recipe.size)
-    learned, left_out = _leave_out_of_both(stored_videos(store, sources, annotated), recipe.validation_share)
+    learned, left_out = _leave_out_of_both(stored_videos(targets, sources, annotated), recipe.validation_share)
     sampling = Sampling(
         outputs=recipe.outputs,
         seed=recipe.seed,
         target_lag=recipe.target_lag,
         unlabelled_per_labelled=recipe.unlabelled_per_labelled,
     )
-    held_out = ClipDataset(left_out, scaling=scaling, sampling=replace(sampling, flip=False), store=store)
+    held_out = ClipDataset(left_out, scaling=scaling, sampling=replace(sampling, flip=False), targets=targets)
     objective = Objective(
         module=module,
-        dataset=ClipDataset(learned, scaling=scaling, sampling=sampling, store=store),
+        dataset=ClipDataset(learned, scaling=scaling, sampling=sampling, targets=targets),
         loss_terms=_terms,
         validate=lambda network: _best_by_truth(
             validation_scores(
@@ -80,8 +80,7 @@ def student_train(
             **topology,
             "fusion_order": list(recipe.decoders),
             "size": list(recipe.size),
-            "teacher": store.info()["teacher"],
-            "store": {"every": store.every, "levels": sorted(store.levels), "fidelity": store.description.budget},
+            **targets.facts(),
             "code": version("tinyhd-pipe"),
             "videos_sha256": _digest_of_all(learned),
             "encoder_weights_sha256": encoder_weights_sha256,
@@ -93,21 +92,21 @@ def student_train(
 
 
 def stored_videos(
-    store: Store, sources: Sequence[VideoSource], annotated: Sequence[AnnotatedVideo]
+    targets: Targets, sources: Sequence[VideoSource], annotated: Sequence[AnnotatedVideo]
 ) -> list[TrainingVideo]:
-    """The videos that can be learned from: in the store, with at least one frame; labels where there are any.
+    """The videos that can be learned from: in every store, with at least one frame; labels where there are any.
 
-    Videos are matched with the store by id and content digest, and with their annotation by path.
+    Videos are matched with the stores by id and content digest, and with their annotation by path.
 
     Raises DataError when nothing matches, or when a video is not the one that the teacher saw.
     """
     labels = {video.source.path.resolve(): video for video in annotated}
-    known = set(store.videos)
+    known = set(targets.videos)
     videos = []
     for source in sources:
         if source.id not in known:
             continue
-        facts = store.video(source.id)
+        facts = targets.video(source.id)
         if facts.digest != digest(source):
             raise DataError(f"{source.path}: changed since the teacher saw it; run teacher-dump again")
         if facts.frames:
@@ -122,7 +121,7 @@ def stored_videos(
                 )
             )
     if not videos:
-        raise DataError(f"{store.url}: holds none of the {len(sources)} videos given; give those that were dumped")
+        raise DataError(f"{targets.urls}: holds none of the {len(sources)} videos given; give those that were dumped")
     return videos
 
 

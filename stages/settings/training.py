@@ -92,6 +92,10 @@ class StudentRecipe(Recipe):
     """MobileNetV2's ImageNet weights in torchvision's format, from which the encoder starts; or use --download"""
     encoder_rate: Positive = 0.5
     """the encoder's share of the learning rate"""
+    store_weights: tuple[Positive, ...] | None = None
+    """of the stores whose maps are fused, in their order; equal by default"""
+    missing_conspicuity: Literal["none", "final"] = "none"
+    """of teachers with one map; none: D1's maps have no target, final: the final map stands in"""
     target_lag: Annotated[int, Ge(0)] = 0
     """frames by which targets lag behind the clip; 1 as in the published M training"""
 

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo, read_density
 from tinyhd_pipe.stages.networks.network import Scaling
+from tinyhd_pipe.stages.training.targets import Targets
 from tinyhd_pipe.stages.video.clips import Clip, training_clip
 from tinyhd_pipe.stages.video.index import read_frames
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import DataError
-from tinyhd_pipe.store.reader import Store
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,12 @@ class ClipDataset:
         *,
         scaling: Scaling,
         sampling: Sampling,
-        store: Store | None = None,
+        targets: Targets | None = None,
     ) -> None:
         self.videos = videos
         self.scaling = scaling
         self.sampling = sampling
-        self.store = store
+        self.targets = targets
         self.frames = FrameReader()
 
     def epoch_keys(self, epoch: int, clips_per_video: int) -> list[tuple[int, int]]:
@@ -150,7 +150,7 @@ class ClipDataset:
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         video, clip, flip = self._drawn(key)
-        return load_sample(video, clip, self.frames, scaling=self.scaling, store=self.store, flip=flip)
+        return load_sample(video, clip, self.frames, scaling=self.scaling, targets=self.targets, flip=flip)
 
     def describe(self, key: tuple[int, int]) -> str:
         """Which video and which of its frames, counted from 0, a sample is made of."""
@@ -166,7 +166,7 @@ class ClipDataset:
             video.frames,
             outputs=self.sampling.outputs,
             rng=rng,
-            every=self.store.every if self.store else 1,
+            every=self.targets.every if self.targets else 1,
             target_lag=self.sampling.target_lag,
             usable=video.usable,
         )
@@ -183,14 +183,20 @@ def _taken_in_turn(positions: Sequence[int], wanted: int, rng: np.random.Generat
 
 
 def load_sample(
-    video: TrainingVideo, clip: Clip, reader: FrameReader, *, scaling: Scaling, store: Store | None, flip: bool = False
+    video: TrainingVideo,
+    clip: Clip,
+    reader: FrameReader,
+    *,
+    scaling: Scaling,
+    targets: Targets | None,
+    flip: bool = False,
 ) -> Batch:
     """Read the frames and the maps of one clip, as a batch of one; `flip` mirrors all of them left to right."""
     frames, where = np.unique(clip.frames, return_inverse=True)
     pixels = scaling.prepare(reader.read(video, frames))[:, where]  # (3, T, H, W)
     maps: dict[str, Tensor] = {}
-    if store is not None and video.stored_as is not None:
-        read = store.read(video.stored_as, clip.targets, size=scaling.size)
+    if targets is not None and video.stored_as is not None:
+        read = targets.read(video.stored_as, clip.targets, size=scaling.size)
         maps = {level: torch.from_numpy(read[level]) for level in read}  # (T, H, W)
     density = _density(video, clip.targets, scaling.size)
     labelled = density is not None

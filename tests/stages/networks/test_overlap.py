@@ -23,6 +23,7 @@ from tinyhd_pipe.stages.student_train import stored_videos, student_train
 from tinyhd_pipe.stages.teacher_dump import DumpProgress, teacher_dump
 from tinyhd_pipe.stages.training.dataset import ClipDataset, Sampling
 from tinyhd_pipe.stages.training.fitting import Fitted, Run
+from tinyhd_pipe.stages.training.targets import Targets
 from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
 from tinyhd_pipe.stages.video.writing import write_video
 from tinyhd_pipe.store import Store, StoreError, open_store, storage
@@ -221,10 +222,10 @@ def test_a_student_learns_from_a_dump_of_every_fifth_frame_and_asks_for_no_other
         patch.setattr(Store, "read", recorded)
         fitted = _trained(store, videos, tmp_path / "run")
         multiple = ClipDataset(
-            stored_videos(store, videos, []),
+            stored_videos(Targets.of([store]), videos, []),
             scaling=scaling_for("tinyhd", SIZE),
             sampling=Sampling(outputs=16, seed=0),
-            store=store,
+            targets=Targets.of([store]),
         )
         assert all(np.isfinite(multiple[epoch, 0].maps["final"].numpy()).all() for epoch in range(5))
     assert all(np.isfinite(value) for value in fitted.history[0].loss.values())
@@ -234,7 +235,7 @@ def test_a_student_learns_from_a_dump_of_every_fifth_frame_and_asks_for_no_other
 
 
 def _trained(store: Store, videos: list[VideoSource], out: Path) -> Fitted:
-    return student_train(store, videos, [], replace(RECIPE, epochs=1, validation_share=0.34), Run(out))
+    return student_train(Targets.of([store]), videos, [], replace(RECIPE, epochs=1, validation_share=0.34), Run(out))
 
 
 def test_of_two_that_need_one_thread_the_first_to_end_does_not_give_the_other_one_more() -> None:

@@ -15,6 +15,7 @@ from tinyhd_pipe.stages.networks.weights import read_weights
 from tinyhd_pipe.stages.settings.training import StudentRecipe
 from tinyhd_pipe.stages.student_train import student_train
 from tinyhd_pipe.stages.training.fitting import Run
+from tinyhd_pipe.stages.training.targets import Targets
 from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
 from tinyhd_pipe.store import Store
 
@@ -50,7 +51,7 @@ def test_every_decoder_learns_and_the_file_brings_it_back(
     recipe = StudentRecipe(
         size=SIZE, epochs=1, batch=1, milestones=(), clips_per_video=2, reduction=4, validation_clips=1, **chosen
     )
-    fitted = student_train(store, sources, [], recipe, Run(tmp_path))
+    fitted = student_train(Targets.of([store]), sources, [], recipe, Run(tmp_path))
     names = {level for levels in levels_of(recipe.decoders) for level in levels}
     assert set(fitted.history[0].loss) == (names | {"final"}) - {"d2", "d3"}
 

@@ -20,6 +20,7 @@ from tinyhd_pipe.stages.teacher_train import teacher_train
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo
 from tinyhd_pipe.stages.training.fitting import Fitted, Run
 from tinyhd_pipe.stages.training.history import EpochReport
+from tinyhd_pipe.stages.training.targets import Targets
 from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
 from tinyhd_pipe.store import Store
 from tinyhd_pipe.store.errors import DataError, SettingError
@@ -50,7 +51,10 @@ def store(sources: list[VideoSource], tmp_path_factory: pytest.TempPathFactory) 
 
 def _samples(store: Store, sources: list[VideoSource], sampling: Sampling) -> list[Batch]:
     data = ClipDataset(
-        stored_videos(store, sources, []), scaling=scaling_for("tinyhd", SIZE), sampling=sampling, store=store
+        stored_videos(Targets.of([store]), sources, []),
+        scaling=scaling_for("tinyhd", SIZE),
+        sampling=sampling,
+        targets=Targets.of([store]),
     )
     return [data[epoch, index] for epoch in range(4) for index in range(len(sources))]
 
@@ -105,12 +109,12 @@ def test_an_epoch_takes_labelled_clips_once_and_unlabelled_ones_in_proportion(
     store: Store, sources: list[VideoSource]
 ) -> None:
     annotated = make_annotated(sources)
-    videos = stored_videos(store, sources, annotated)
+    videos = stored_videos(Targets.of([store]), sources, annotated)
     data = ClipDataset(
         videos,
         scaling=scaling_for("tinyhd", SIZE),
         sampling=Sampling(outputs=1, seed=0, unlabelled_per_labelled=0.5),
-        store=store,
+        targets=Targets.of([store]),
     )
     for epoch in range(3):
         positions = [index % len(videos) for _, index in data.epoch_keys(epoch, clips_per_video=2)]
@@ -127,7 +131,7 @@ def make_annotated(sources: list[VideoSource]) -> list:
 
 
 def _train(store: Store, sources: list[VideoSource], out: Path, recipe: StudentRecipe = RECIPE, **run: Any) -> Fitted:
-    return student_train(store, sources, make_annotated(sources), recipe, Run(out, **run))
+    return student_train(Targets.of([store]), sources, make_annotated(sources), recipe, Run(out, **run))
 
 
 class _KilledError(Exception):
@@ -244,7 +248,7 @@ def test_a_changed_video_is_not_matched_with_old_maps(tmp_path: Path) -> None:
     store = make_store(tmp_path / "maps.zarr", sources)
     (sources[0].path / "0001.png").write_bytes((sources[0].path / "0002.png").read_bytes())
     with pytest.raises(DataError, match="run teacher-dump again"):
-        stored_videos(store, sources, [])
+        stored_videos(Targets.of([store]), sources, [])
 
 
 def test_the_weights_file_tells_topology_teacher_and_recipe(

@@ -13,6 +13,7 @@ from tests.small_dumps import clip, dump_of, write_teacher
 from tests.video_files import frame_folder, touch
 from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.student_train import stored_videos
+from tinyhd_pipe.stages.training.targets import Targets
 from tinyhd_pipe.stages.video.index import read_frames
 from tinyhd_pipe.stages.video.names import as_id, escaped, unescaped
 from tinyhd_pipe.stages.video.sources import digest, find_videos
@@ -91,6 +92,6 @@ def test_a_name_that_is_no_utf_8_is_dumped_learned_from_and_shown(
     only = tmp_path / "only"
     only.mkdir()
     (videos / raw).rename(only / raw)
-    learned = stored_videos(maps, find_videos([only / raw, videos / "a.mp4"]), [])
+    learned = stored_videos(Targets.of([maps]), find_videos([only / raw, videos / "a.mp4"]), [])
     assert [video.stored_as for video in learned] == ["a.mp4", r"caf\xe9.mp4"]
     assert read_frames(learned[1].source, np.array([19])).shape == (1, 48, 96, 3)
