@@ -11,6 +11,7 @@ from tests.dvc_copies import MAKE_RUN, TINY, copy_project, output_of, stages_run
 from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.sample_data import make_sample_data
+from tinyhd_pipe.stages.settings.sample_data import SampleOptions
 from tinyhd_pipe.store import open_store
 
 REPRO = ("dvc", "repro")
@@ -66,7 +67,7 @@ def test_another_teacher_makes_its_own_maps_of_the_same_clips(copy: Path) -> Non
 @pytest.mark.slow
 def test_ones_own_clips_and_teacher_are_used_by_naming_them_in_the_settings(tmp_path: Path) -> None:
     mine = tmp_path / "my data"
-    make_sample_data(mine, seed=5, train=2, heldout=1, unlabelled=1, frames=32, size=(32, 64))
+    make_sample_data(mine, SampleOptions(seed=5, train=2, heldout=1, unlabelled=1, frames=32, size=(32, 64)))
     (mine / "train").rename(mine / "DHF1K")
     write_weights(mine / "hd2s.safetensors", HD2S(width=0.0625).state_dict(), {"kind": "hd2s", "size": [32, 64]})
     copy = copy_project(tmp_path / "copy")
