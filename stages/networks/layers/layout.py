@@ -29,7 +29,8 @@ def channels_last(module: Network) -> Network:
 def contiguous(module: Network) -> Network:
     """Put all weights of `module` back as torch makes them, in place, and return the module."""
     for parameter in module.parameters():
-        parameter.data = parameter.data.contiguous()
+        # A copy: kernels of one pixel count as contiguous in either layout, and torch would go by their strides.
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     return module
 
 
