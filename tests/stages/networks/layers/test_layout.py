@@ -12,7 +12,7 @@ def _strides(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def test_a_network_put_back_is_laid_out_as_torch_makes_it_and_computes_the_same() -> None:
-    """A kernel of one pixel counts as contiguous in both layouts; its strides still choose torch's path, and its speed."""
+    """A kernel of one pixel counts as contiguous in both layouts; its strides still choose torch's path."""
     for module in (HD2S(width=0.0625), TinyHD(reduction=4)):
         made, values = _strides(module), {name: value.clone() for name, value in module.state_dict().items()}
         moved = _strides(channels_last(module))
