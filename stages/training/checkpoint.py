@@ -39,6 +39,8 @@ class Stand:
     best_score: float = math.inf
     best_epoch: int = -1
     history: list[EpochReport] = field(default_factory=list)
+    has_ended: bool = False
+    """All epochs are done, or nothing better has come for long enough."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,10 @@ def take_up(out: Path, facts: Mapping[str, Any], held: Held) -> Stand:
     return Stand(**{**state["stand"], "history": read_lines(state["stand"]["history"])})
 
 
-def has_ended(out: Path, epochs: int) -> bool:
-    """Whether the run in `out` has done all of its epochs."""
+def has_ended(out: Path) -> bool:
+    """Whether the run in `out` was done."""
     stand = torch.load(out / STATE, weights_only=True, map_location="cpu")["stand"]
-    return bool(stand["epoch"] >= epochs)
+    return bool(stand.get("has_ended"))
 
 
 def first_difference(there: Any, now: Any, name: str = "") -> str | None:

@@ -94,12 +94,12 @@ def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
     out.mkdir(parents=True, exist_ok=True)
     channels_last(module.to(device))
     held = Held(module, average_of(module, recipe), optimiser_of(objective.parameter_groups, recipe))
-    stand = _begin(run, objective, held, epochs=recipe.epochs)
+    stand = _begin(run, objective, held)
     samples_per_epoch = len(dataset.epoch_keys(0, recipe.clips_per_video))
     steps_per_epoch = math.ceil(samples_per_epoch / (recipe.batch * recipe.accumulate))
 
     try:
-        while stand.epoch < recipe.epochs and not _has_stalled(stand, recipe):
+        while not stand.has_ended:
             if not stand.step and recipe.schedule == "steps" and stand.epoch in recipe.milestones:
                 _take_up_the_best(out, held, stand)
             module.train()
@@ -128,14 +128,14 @@ def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
     return Fitted(out / "best.safetensors", stand.best_epoch, tuple(stand.history), time.monotonic() - started)
 
 
-def _begin(run: Run, objective: Objective, held: Held, *, epochs: int) -> Stand:
+def _begin(run: Run, objective: Objective, held: Held) -> Stand:
     """Go on with the run that is there where that is wanted and possible, else begin one."""
     out = run.out
     if not (out / STATE).exists():
         return Stand()
     if not run.resume and not run.overwrite:
         raise SettingError(f"{out}: holds a run already; --resume goes on with it, --overwrite begins again")
-    if not run.resume or (run.overwrite and has_ended(out, epochs)):
+    if not run.resume or (run.overwrite and has_ended(out)):
         return Stand()
     try:
         return take_up(out, objective.facts, held)
@@ -201,12 +201,13 @@ def _end_epoch(out: Path, objective: Objective, recipe: Recipe, held: Held, stan
         if validation is not None and best:
             stand.best_score, stand.best_epoch = next(iter(validation.values())), stand.epoch
         stand.epoch, stand.step, stand.sums = done, 0, {}
+        stand.has_ended = done == recipe.epochs or _has_stalled(stand, recipe)
 
 
 def _has_stalled(stand: Stand, recipe: Recipe) -> bool:
     """Whether the last `patience` validations brought nothing better."""
     since = [epoch for epoch in stand.history if epoch.validation is not None and epoch.epoch > stand.best_epoch]
-    return recipe.patience is not None and not stand.step and len(since) >= recipe.patience
+    return recipe.patience is not None and len(since) >= recipe.patience
 
 
 def _take_up_the_best(out: Path, held: Held, stand: Stand) -> None:
@@ -256,6 +257,6 @@ def _uninterrupted() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
         if waiting:
             os.kill(os.getpid(), waiting[0])

@@ -189,5 +189,12 @@ def test_training_ends_when_nothing_better_has_come_for_long_enough(
     store: Store, sources: list[VideoSource], tmp_path: Path
 ) -> None:
     still = replace(SHORT, epochs=20, learning_rate=1e-12, patience=2)
-    history = _train(store, sources, tmp_path / "still", still)
-    assert len(history.history) - 1 - history.best_epoch == 2 or len(history.history) < 20
+    early = _train(store, sources, tmp_path / "still", still)
+    assert len(early.history) < 20
+    assert len(early.history) - 1 - early.best_epoch == 2, "two validations brought nothing better"
+    again: list[int] = []
+    _train(store, sources, tmp_path / "still", still, resume=True, step_done=lambda done, _: again.append(done))
+    assert not again, "it has ended"
+    both = {"resume": True, "overwrite": True, "step_done": lambda done, _: again.append(done)}
+    _train(store, sources, tmp_path / "still", still, **both)
+    assert again[0] == 1, "asked for anew, it begins again"
