@@ -80,7 +80,7 @@ def run(arguments: list[str]) -> int:
         return _complain(f"{error.filename or 'output'}: {error.strerror}", 1)
     if code == INTERRUPTED:  # which is also what Typer makes of Ctrl-C inside a command
         word, code = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
-        return _complain(f"{word}; what was finished is kept, and the same command goes on", code)
+        return _complain(f"{word}; what was finished is kept: the same command goes on, training with --resume", code)
     return code if isinstance(code, int) else 0
 
 
