@@ -1,13 +1,11 @@
 """`make run` and `dvc repro` in a plain copy without git: what is needed runs, once, and nothing is lost by a kill."""
 
-import os
-import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.dvc_copies import MAKE_RUN, TINY, copy_project, output_of, stages_run_by, start, write_settings
+from tests.dvc_copies import MAKE_RUN, TINY, copy_project, kill_all, output_of, stages_run_by, start, write_settings
 from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.sample_data import make_sample_data
@@ -34,8 +32,7 @@ def test_killed_in_the_dump_it_goes_on_where_it_was_and_then_there_is_nothing_le
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill_all(process)
     finished = _sealed(copy)
     times = {path: path.stat().st_mtime_ns for path in finished}
     assert not (copy / "runs" / "student").exists(), "it was killed too late to mean anything"
