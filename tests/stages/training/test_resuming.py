@@ -12,31 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.moving_dot import make_data, make_store
 from tests.stages.training.test_training import RECIPE, _train
 from tinyhd_pipe.stages import student_train as student
 from tinyhd_pipe.stages.networks.weights import read_weights
 from tinyhd_pipe.stages.training.checkpoint import first_difference
 from tinyhd_pipe.stages.training.dataset import Batch
 from tinyhd_pipe.stages.training.optimisation import learning_rate
-from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
+from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store import Store
 from tinyhd_pipe.store.errors import SettingError, TinyHDError, TrainingError
 
 RESULTS = ("best.safetensors", "last.safetensors", "history.csv")
 SHORT = replace(RECIPE, epochs=2, milestones=(), clips_per_video=2)
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> list[VideoSource]:
-    root = tmp_path_factory.mktemp("dots")
-    make_data(root)
-    return find_videos([root / "video"])
-
-
-@pytest.fixture(scope="module")
-def store(sources: list[VideoSource], tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return make_store(tmp_path_factory.mktemp("store") / "maps.zarr", sources)
 
 
 class _KilledError(Exception):

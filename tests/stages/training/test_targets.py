@@ -54,13 +54,6 @@ def store_of(
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> list[VideoSource]:
-    root = tmp_path_factory.mktemp("dots")
-    make_data(root)
-    return find_videos([root / "video"])
-
-
-@pytest.fixture(scope="module")
 def stores(sources: list[VideoSource], tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
     """A hierarchical teacher that looks up, and one with a single map that looks down."""
     folder = tmp_path_factory.mktemp("stores")

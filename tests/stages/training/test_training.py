@@ -37,18 +37,6 @@ RECIPE = StudentRecipe(
 )
 
 
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> list[VideoSource]:
-    root = tmp_path_factory.mktemp("dots")
-    make_data(root)
-    return find_videos([root / "video"])
-
-
-@pytest.fixture(scope="module")
-def store(sources: list[VideoSource], tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return make_store(tmp_path_factory.mktemp("store") / "maps.zarr", sources)
-
-
 def _samples(store: Store, sources: list[VideoSource], sampling: Sampling) -> list[Batch]:
     data = ClipDataset(
         stored_videos(Targets.of([store]), sources, []),
