@@ -2,7 +2,7 @@
 
 Work is done shard by shard (dump/shard_work.py) in the order of a plan that depends on the videos alone: killed at any
 instant, a rerun finds the finished shards, sweeps the open one and ends with the same bytes. Cost: the teacher's own,
-one window for each frame (dump/teacher_maps.py), and that of encoding its maps.
+one window for each frame (networks/teacher_maps.py), and that of encoding its maps.
 """
 
 import time

@@ -24,10 +24,10 @@ from torch import Tensor
 from tinyhd_pipe.stages.bench.machine import machine
 from tinyhd_pipe.stages.dump.fidelity import kl_of, to_size
 from tinyhd_pipe.stages.dump.shard_work import make_shard
-from tinyhd_pipe.stages.dump.teacher_maps import batch_logits, teacher_maps, threads_for, window_batches
 from tinyhd_pipe.stages.networks.levels import LEVELS
 from tinyhd_pipe.stages.networks.network import Network, Precision, Size, as_published, load_teacher
 from tinyhd_pipe.stages.networks.overlap import in_parallel
+from tinyhd_pipe.stages.networks.teacher_maps import batch_logits, teacher_maps, threads_for, window_batches
 from tinyhd_pipe.stages.video.clips import teacher_window
 from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.index import read_frames

@@ -24,8 +24,8 @@ from zarr.codecs import ZstdCodec
 from tinyhd_pipe.stages.bench.machine import machine
 from tinyhd_pipe.stages.dump.fidelity import choose_levels, kl_of, to_grid, to_size
 from tinyhd_pipe.stages.dump.identity import SAMPLED_FRAMES, SAMPLED_VIDEOS
-from tinyhd_pipe.stages.dump.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.networks.network import Network, Size
+from tinyhd_pipe.stages.networks.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.codec import decode_chunk, encode_chunk

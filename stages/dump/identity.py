@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from tinyhd_pipe.stages.dump.fidelity import choose_levels
-from tinyhd_pipe.stages.dump.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.networks.levels import LEVELS
 from tinyhd_pipe.stages.networks.network import PROVENANCE, Network
+from tinyhd_pipe.stages.networks.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.sources import VideoSource

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tinyhd_pipe.stages.dump.identity import as_of_now, description_of, nothing_decodes
-from tinyhd_pipe.stages.dump.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.networks.network import Network
+from tinyhd_pipe.stages.networks.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.stages.video.decoding import count_packets, decode

@@ -14,9 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from tinyhd_pipe.stages.dump.fidelity import to_grid
-from tinyhd_pipe.stages.dump.teacher_maps import BATCHES_AHEAD, WindowBatch, batch_logits, threads_for, window_batches
 from tinyhd_pipe.stages.networks.network import Network, Size
 from tinyhd_pipe.stages.networks.overlap import ahead, in_parallel
+from tinyhd_pipe.stages.networks.teacher_maps import (
+    BATCHES_AHEAD,
+    WindowBatch,
+    batch_logits,
+    threads_for,
+    window_batches,
+)
 from tinyhd_pipe.stages.video.decoding import VideoFacts, decode, probe
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.encoding import Floats

@@ -8,6 +8,7 @@ lost or sampled, one read of the store, and one decoding of each sampled video.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,9 +17,8 @@ from torch import Tensor
 from tinyhd_pipe.stages.dump.fidelity import kl_of, to_size
 from tinyhd_pipe.stages.dump.identity import refuse_other_teacher
 from tinyhd_pipe.stages.dump.shard_work import Made, make_shard
-from tinyhd_pipe.stages.networks.levels import LEVELS
 from tinyhd_pipe.stages.networks.network import Network
-from tinyhd_pipe.stages.video.clips import WINDOW, student_window, teacher_window
+from tinyhd_pipe.stages.networks.teacher_maps import logits_at
 from tinyhd_pipe.stages.video.index import read_frames
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
 from tinyhd_pipe.store.errors import StoreError, VideoError
@@ -175,14 +175,14 @@ def sample_store(
         report(done, len(drawn))
         facts = store.video(source.id)
         try:
-            live = live_logits(teacher, source, frame, frames=facts.frames)
+            live = logits_at(teacher, np.array([frame]), frames=facts.frames, read=partial(read_frames, source))
         except VideoError:
             if not facts.problem:
                 raise
             continue
         stored = store.read_logits(source.id, [frame])
         compared[f"{source.id}, frame {frame}"] = {
-            level: _difference(live[level], torch.from_numpy(stored[level]), teacher) for level in store.levels
+            level: _difference(live[level].cpu(), torch.from_numpy(stored[level]), teacher) for level in store.levels
         }
     report(len(drawn), len(drawn))
     if not compared:
@@ -215,20 +215,6 @@ def _drawn(
     ]
     same_videos(members, sources)
     return drawn
-
-
-def live_logits(teacher: Network, source: VideoSource, frame: int, *, frames: int) -> dict[str, Tensor]:
-    """The teacher's logits of one frame of a video of `frames` frames, as a dump makes them: level -> (1, y, x)."""
-    if teacher.outputs == 1:
-        window, first, last = teacher_window(frame, frames), frame, frame
-    else:
-        first = frame // WINDOW * WINDOW
-        last = min(first + WINDOW, frames) - 1
-        window = student_window(last)
-    wanted, where = np.unique(window, return_inverse=True)
-    clip = teacher.preprocess(read_frames(source, wanted)[where])
-    logits = teacher.frame_logits(clip, [last - first + 1], LEVELS)  # level -> (frame, y, x)
-    return {level: maps[frame - first : frame - first + 1].cpu() for level, maps in logits.items()}
 
 
 def _difference(live: Tensor, stored: Tensor, teacher: Network) -> tuple[float, float]:

@@ -108,6 +108,24 @@ def windows(
         yield from _windows_behind(frames, every=every, outputs=network.outputs)
 
 
+def teacher_windows_at(network: Network, wanted: Sequence[int], frames: int) -> list[tuple[list[int], list[int]]]:
+    """Those windows of `windows` that answer for some frames of a video of `frames` frames, in absolute numbers.
+
+    Arguments:
+        network: a teacher, which sees the head reversed in time where it has one output.
+        wanted: by rising number.
+
+    Returns (frames seen, frames answered for) of each window; 16 outputs answer for unwanted neighbours, too.
+    """
+    if network.outputs == 1:
+        return [(teacher_window(frame, frames).tolist(), [frame]) for frame in wanted]
+    groups = []
+    for first in dict.fromkeys(frame // WINDOW * WINDOW for frame in wanted):
+        last = min(first + WINDOW, frames) - 1
+        groups.append((student_window(last).tolist(), list(range(first, last + 1))))
+    return groups
+
+
 def _windows_behind(
     frames: Iterator[ScaledFrame], *, every: int, outputs: int
 ) -> Iterator[tuple[list[ScaledFrame], list[ScaledFrame]]]:

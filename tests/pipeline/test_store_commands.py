@@ -16,8 +16,8 @@ from tests.small_dumps import LENGTHS, SIZE, dump_of, finished_shards, write_tea
 from tests.store_tools import content_of
 from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.dump import shard_work
-from tinyhd_pipe.stages.dump.teacher_maps import window_batches
 from tinyhd_pipe.stages.networks.network import Network
+from tinyhd_pipe.stages.networks.teacher_maps import window_batches
 from tinyhd_pipe.stages.video.index import read_frames
 from tinyhd_pipe.stages.video.sources import find_videos
 from tinyhd_pipe.stages.video.writing import write_video

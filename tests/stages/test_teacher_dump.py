@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tinyhd_pipe.stages.dump.fidelity import choose_levels, kl_of
-from tinyhd_pipe.stages.dump.teacher_maps import ahead, teacher_maps, window_batches
 from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.network import Network, load_teacher, scaling_for
+from tinyhd_pipe.stages.networks.teacher_maps import ahead, teacher_maps, window_batches
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.networks.weights import write_weights
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions, StoredLevel

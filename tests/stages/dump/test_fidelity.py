@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.stages.networks.test_hd2s import blobs, lively
 from tinyhd_pipe.stages.dump.fidelity import Choice, choose_levels, kl_of, to_grid, to_size
-from tinyhd_pipe.stages.dump.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.networks.network import Network, load_teacher
+from tinyhd_pipe.stages.networks.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.settings.teacher_dump import StoredLevel
 from tinyhd_pipe.stages.video.decoding import Picture, decode
 from tinyhd_pipe.stages.video.sources import find_videos

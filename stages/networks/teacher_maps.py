@@ -1,18 +1,20 @@
-"""The teacher over one video: logits of every wanted frame, each frame decoded once and scaled once.
+"""The teacher over one video: logits of every wanted frame, each frame decoded once and scaled once; or of a few.
 
 Windows are cut from the scaled frames in one thread and answered side by side in others (overlap.py), so a map has the
 same bits on any number of cores. On a CPU, HD2S sees its windows in runs of neighbours, which share a part of their
 work (window_runs.py). Cost: one window for each frame of a one-output teacher, one for 16 frames of a 16-output one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from tinyhd_pipe.stages.networks.inference import ScaledFrame, clip_of, scaled_frames, windows
+from tinyhd_pipe.stages.networks.inference import ScaledFrame, clip_of, scaled_frames, teacher_windows_at, windows
 from tinyhd_pipe.stages.networks.levels import LEVELS
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.overlap import ahead, cores, in_parallel
@@ -56,10 +58,41 @@ def window_batches(teacher: Network, pictures: Iterator[Picture | None], *, ever
     """The batches of windows that `teacher_maps` answers, by rising frame."""
     frames = scaled_frames(teacher.scaling, pictures)
     coming = windows(teacher, frames, every=every, reverse_head=True)
+    yield from _batched(teacher, coming, lambda number: number % every == 0)
+
+
+def logits_at(
+    teacher: Network, wanted: NDArray[np.int64], *, frames: int, read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+) -> dict[str, Tensor]:
+    """The teacher's logits of a few frames of a video, from the same windows as `teacher_maps` cuts.
+
+    Arguments:
+        wanted: (n,) absolute frames, in any order, repeats allowed.
+        frames: length of the video.
+        read: the frames with these numbers, which rise, as uint8 (frame, y, x, 3).
+
+    Returns level -> float32 (n, y, x) on the level's native grid, computed in the calling thread. Costs a window for
+    each frame of a one-output teacher, and those of all 16 frames around it of a 16-output one.
+    """
+    rising, where = np.unique(wanted, return_inverse=True)
+    seen = teacher_windows_at(teacher, rising.tolist(), frames)
+    numbers = np.unique(np.concatenate([window for window, _ in seen]))
+    pictures = read(numbers)
+    pixels = teacher.scaling.prepare(pictures).unbind(1)
+    scaled = {
+        number: ScaledFrame(number, picture, one, decoded=True)
+        for number, picture, one in zip(numbers.tolist(), pictures, pixels, strict=True)
+    }
+    coming = (([scaled[n] for n in window], [scaled[n] for n in answered]) for window, answered in seen)
+    answers = [batch_logits(teacher, batch) for batch in _batched(teacher, coming, set(rising.tolist()).__contains__)]
+    return {level: torch.cat([answer[level] for answer in answers])[where] for level in answers[0]}
+
+
+def _batched(teacher: Network, coming: Iterator[Window], is_wanted: Callable[[int], bool]) -> Iterator[WindowBatch]:
     for several, is_run in _batches(coming, teacher.batch, in_runs=teacher.takes_runs):
         clip = clip_of(_frames_of_run(several))[None] if is_run else torch.stack([clip_of(seen) for seen, _ in several])
         answered = [frame for _, frames in several for frame in frames]
-        wanted = [place for place, frame in enumerate(answered) if frame.number % every == 0]
+        wanted = [place for place, frame in enumerate(answered) if is_wanted(frame.number)]
         wanted.sort(key=lambda place: answered[place].number)
         counts = [len(frames) for _, frames in several]
         yield WindowBatch(clip, counts, wanted, [answered[place] for place in wanted])
