@@ -118,4 +118,7 @@ Overwrite = Annotated[bool, Option("--overwrite", help="Begin again; with --resu
 Download = Annotated[
     bool, Option("--download", help="Fetch MobileNetV2's ImageNet weights (14 MB, once) for the encoder to start from.")
 ]
+TensorBoard = Annotated[
+    bool, Option("--tensorboard", help="Log for TensorBoard, too: tensorboard --logdir of the run's folder.")
+]
 RunFolder = Annotated[Path, Option(help="Folder for weights and history.", metavar="DIR")]

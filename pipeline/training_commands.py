@@ -23,13 +23,14 @@ from tinyhd_pipe.pipeline.options import (
     Resume,
     RunFolder,
     Stores,
+    TensorBoard,
 )
+from tinyhd_pipe.pipeline.training_progress import training_progress
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.settings.training import StudentRecipe
-    from tinyhd_pipe.stages.training.fitting import Fitted, Run
-    from tinyhd_pipe.stages.training.history import EpochReport
+    from tinyhd_pipe.stages.training.fitting import Fitted
     from tinyhd_pipe.stages.training.targets import Targets
 
 
@@ -44,6 +45,7 @@ def teacher_train(
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    tensorboard: TensorBoard = False,
     device: Device = "auto",
     params: Params = None,
     overrides: Overrides = None,
@@ -56,6 +58,7 @@ def teacher_train(
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import teacher_train as stage
     from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.training.fitting import Run
 
     keep_freed_memory()
     recipe = load_params(params, overrides).teacher_train
@@ -64,9 +67,9 @@ def teacher_train(
         console.say(f"{adopted}: {weights} as it is; nothing was fitted")
         console.result({"best": adopted}, as_json=as_json)
         return
-    device = console.device(device)
-    with console.progress("teacher") as advance:
-        run = _run(advance, out, resume=resume, overwrite=overwrite, device=device)
+    run = Run(out, resume=resume, overwrite=overwrite, device=console.device(device), tensorboard=tensorboard)
+    with training_progress("teacher") as shown:
+        run = replace(run, begun=shown.begun, step_done=shown.step_done, epoch_done=shown.epoch_done)
         fitted = stage.teacher_train(find_annotated_videos(data), recipe, run)
     _show_fitted(fitted, as_json=as_json)
 
@@ -82,6 +85,7 @@ def student_train(
     download: Download = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    tensorboard: TensorBoard = False,
     device: Device = "auto",
     params: Params = None,
     overrides: Overrides = None,
@@ -95,6 +99,7 @@ def student_train(
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import student_train as stage
     from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.training.fitting import Run
     from tinyhd_pipe.stages.training.targets import Targets
     from tinyhd_pipe.store.reader import open_store
 
@@ -106,9 +111,9 @@ def student_train(
     sources = given_videos(videos)
     annotated = find_annotated_videos(labels) if labels else []
     recipe = _with_encoder_weights(recipe, download=download)
-    device = console.device(device)
-    with console.progress("student") as advance:
-        run = _run(advance, out, resume=resume, overwrite=overwrite, device=device)
+    run = Run(out, resume=resume, overwrite=overwrite, device=console.device(device), tensorboard=tensorboard)
+    with training_progress("student") as shown:
+        run = replace(run, begun=shown.begun, step_done=shown.step_done, epoch_done=shown.epoch_done)
         fitted = stage.student_train(targets, sources, annotated, recipe, run)
     _show_fitted(fitted, as_json=as_json)
 
@@ -144,28 +149,6 @@ def _with_encoder_weights(recipe: "StudentRecipe", *, download: bool) -> "Studen
             "--download fetches those, student_train.encoder_weights names a file of them"
         )
     return recipe
-
-
-def _run(advance: console.Advance, out: Path, *, resume: bool, overwrite: bool, device: str) -> "Run":
-    """A run that tells its steps and epochs as one progress line: the bar counts steps, the note says latest losses."""
-    from tinyhd_pipe.stages.training.fitting import Run
-
-    latest = ""
-
-    def epoch_done(epoch: "EpochReport") -> None:
-        nonlocal latest
-        scores = epoch.validation or epoch.loss
-        kind = "left out" if epoch.validation else "loss"
-        latest = f"epoch {epoch.epoch + 1}, {kind}: " + ", ".join(f"{name} {x:.3f}" for name, x in scores.items())
-
-    return Run(
-        out,
-        resume=resume,
-        overwrite=overwrite,
-        device=device,
-        epoch_done=epoch_done,
-        step_done=lambda done, total: advance(done, total, latest),
-    )
 
 
 def _show_fitted(fitted: "Fitted", *, as_json: bool) -> None:

@@ -27,6 +27,7 @@ from tinyhd_pipe.stages.training.fitting import Fitted, Objective, Run, fit
 from tinyhd_pipe.stages.training.losses import distillation_loss
 from tinyhd_pipe.stages.training.targets import Targets
 from tinyhd_pipe.stages.training.validation import leave_out, validation_scores
+from tinyhd_pipe.stages.training.validation_sheet import validation_sheet
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
 from tinyhd_pipe.store.errors import DataError
 from tinyhd_pipe.store.manifest import VideoRow
@@ -73,6 +74,9 @@ def student_train(
                 loss_terms=_terms,
                 device=torch.device(run.device),
             )
+        ),
+        picture=lambda network, path: validation_sheet(
+            network, held_out, path, name="student", loss_terms=_terms, device=torch.device(run.device)
         ),
         parameter_groups=parameter_groups(module, encoder_rate=recipe.encoder_rate),
         facts={

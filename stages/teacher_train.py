@@ -22,6 +22,7 @@ from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, Tr
 from tinyhd_pipe.stages.training.fitting import Fitted, Objective, Run, fit
 from tinyhd_pipe.stages.training.losses import teacher_loss
 from tinyhd_pipe.stages.training.validation import leave_out, validation_scores
+from tinyhd_pipe.stages.training.validation_sheet import validation_sheet
 from tinyhd_pipe.stages.video.index import index_frames
 
 
@@ -46,6 +47,9 @@ def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: 
             clips_per_video=recipe.validation_clips,
             loss_terms=_terms,
             device=torch.device(run.device),
+        ),
+        picture=lambda network, path: validation_sheet(
+            network, held_out, path, name="teacher", loss_terms=_terms, device=torch.device(run.device)
         ),
         parameter_groups=[{"params": list(module.parameters())}],
         facts={

@@ -60,6 +60,12 @@ class Scaling:
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return ((pixels - mean) / std).transpose(0, 1)
 
+    def picture(self, prepared: Tensor) -> NDArray[np.uint8]:
+        """One prepared frame (3, y, x) as people see it, uint8 (y, x, 3)."""
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        pixels = (prepared.cpu() * std + mean).round().clamp(0, 255).byte()
+        return pixels.permute(1, 2, 0).numpy()
+
     def facts(self) -> dict[str, Any]:
         return {"mean": list(self.mean), "std": list(self.std), "size": list(self.size), "resize": "bilinear"}
 

@@ -55,6 +55,8 @@ class Recipe:
     """share of the labelled videos left out of training: every k-th of them"""
     validation_clips: Count = 5
     """clips of each left-out video that are scored"""
+    picture_every: Count | None = 10
+    """epochs between pictures of left-out clips, validation.png; the last epoch is always drawn; null: none"""
     mixed_precision: bool = False
     """bfloat16 training; a GPU only"""
     seed: Seed = 0

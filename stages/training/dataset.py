@@ -6,7 +6,7 @@ is drawn, from the nearest key frame; the videos of a small set are kept in memo
 short Python calls in a loader thread would hold up the thread that trains.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import cast
@@ -66,6 +66,10 @@ class Batch:
             labelled=self.labelled.to(device, non_blocking=True),
             outputs=self.outputs,
         )
+
+
+Terms = Callable[[Mapping[str, Tensor], Batch], dict[str, Tensor]]
+"""(logits, batch) -> named terms of the loss, each a mean over the batch, nats."""
 
 
 @dataclass(frozen=True)

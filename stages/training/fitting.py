@@ -21,15 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tinyhd_pipe.stages.networks.layers.layout import channels_last
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.settings.training import Recipe
 from tinyhd_pipe.stages.training.checkpoint import STATE, Held, Stand, has_ended, save, take_up
-from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, collate
-from tinyhd_pipe.stages.training.history import EpochReport
+from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Terms, collate
+from tinyhd_pipe.stages.training.history import EpochReport, StepReport
 from tinyhd_pipe.stages.training.optimisation import average_of, clip, learning_rate, optimiser_of, set_rate
+from tinyhd_pipe.stages.training.tensorboard import Log, tensorboard
 from tinyhd_pipe.store.errors import SettingError, TrainingError
 
 
@@ -44,9 +45,6 @@ class Fitted:
     seconds: float
 
 
-Terms = Callable[[Mapping[str, Tensor], Batch], dict[str, Tensor]]
-
-
 @dataclass(frozen=True)
 class Objective:
     """What is fitted, to what."""
@@ -54,9 +52,11 @@ class Objective:
     module: nn.Module
     dataset: ClipDataset
     loss_terms: Terms
-    """(logits, batch) -> named terms; their sum is minimised."""
+    """Their sum is minimised."""
     validate: Callable[[nn.Module], Mapping[str, float]]
     """Named scores of the network that it is given, lower is better; the first decides which weights are best."""
+    picture: Callable[[nn.Module, Path], Path]
+    """Draws what the network that it is given makes of clips left out, into that PNG."""
     parameter_groups: Sequence[dict[str, Any]]
     facts: Mapping[str, Any]
     """What the weights file says of itself; a resumed run must have the same."""
@@ -76,56 +76,105 @@ class Run:
     device: str = "cpu"
     checkpoint_minutes: float = 10.0
     """Between two checkpoints within an epoch; there is one after every epoch and at Ctrl-C or SIGTERM, too."""
+    tensorboard: bool = False
+    """Log for TensorBoard, in `out`/tensorboard."""
+    begun: Callable[[int, Sequence[EpochReport]], None] = lambda done, history: None
+    """Told, before the first step, how many are done already and what the epochs before were."""
+    step_done: Callable[[StepReport], None] = lambda step: None
     epoch_done: Callable[[EpochReport], None] = lambda epoch: None
-    step_done: Callable[[int, int], None] = lambda done, total: None
-    """Told (steps done, steps in all)."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A run at work: what is fitted, how, and how far it has come."""
+
+    objective: Objective
+    recipe: Recipe
+    run: Run
+    held: Held
+    stand: Stand
+    log: Log
+    steps_per_epoch: int
 
 
 def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
-    """Fit a network and leave `best.safetensors`, `last.safetensors` and `history.csv` in the run's folder.
+    """Fit a network and leave `best.safetensors`, `last.safetensors`, `history.csv` and `validation.png` in the run's
+    folder.
 
-    Raises SettingError when that folder holds a run that may not be touched, or mixed precision is asked of a CPU;
-    TrainingError, with the samples named and the last good checkpoint kept, when a loss or a gradient is not finite.
+    Raises SettingError when that folder holds a run that may not be touched, mixed precision is asked of a CPU, or
+    TensorBoard where it is not installed; TrainingError, with the samples named and the last good checkpoint kept, when
+    a loss or a gradient is not finite.
     """
-    device, out, module, dataset = torch.device(run.device), run.out, objective.module, objective.dataset
-    if recipe.mixed_precision and device.type == "cpu":
+    if recipe.mixed_precision and torch.device(run.device).type == "cpu":
         raise SettingError("mixed_precision: bfloat16 training crashes on a CPU; set it to false, or use a GPU")
-    started = saved = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    channels_last(module.to(device))
+    started = time.monotonic()
+    run.out.mkdir(parents=True, exist_ok=True)
+    module = channels_last(objective.module.to(run.device))
     held = Held(module, average_of(module, recipe), optimiser_of(objective.parameter_groups, recipe))
     stand = _begin(run, objective, held)
-    samples_per_epoch = len(dataset.epoch_keys(0, recipe.clips_per_video))
+    samples_per_epoch = len(objective.dataset.epoch_keys(0, recipe.clips_per_video))
     steps_per_epoch = math.ceil(samples_per_epoch / (recipe.batch * recipe.accumulate))
+    done = stand.epoch * steps_per_epoch + stand.step
 
-    try:
-        while not stand.has_ended:
-            if not stand.step and recipe.schedule == "steps" and stand.epoch in recipe.milestones:
-                _take_up_the_best(out, held, stand)
-            module.train()
-            for batches in _steps(dataset, recipe, stand):
-                step = stand.epoch * steps_per_epoch + stand.step
-                set_rate(held.optimiser, learning_rate(recipe, step=step, steps_per_epoch=steps_per_epoch))
-                with _uninterrupted():
-                    terms = _gradients(objective, recipe, held, [batch.to(device) for batch in batches])
-                    _refuse_what_is_not_finite(terms, clip(module, recipe.clip_norm), dataset, recipe, stand)
-                    _move(held, stand, {name: term / steps_per_epoch for name, term in terms.items()})
-                run.step_done(step + 1, recipe.epochs * steps_per_epoch)
-                if time.monotonic() - saved > 60 * run.checkpoint_minutes:
-                    save(out, objective.facts, held, stand)
-                    saved = time.monotonic()
-
-            _end_epoch(out, objective, recipe, held, stand)
-            save(out, objective.facts, held, stand)
-            saved = time.monotonic()
-            run.epoch_done(stand.history[-1])
-    except KeyboardInterrupt:
-        save(out, objective.facts, held, stand)
-        raise
+    with tensorboard(run.out / "tensorboard", done=done, wanted=run.tensorboard) as log:
+        work = _Work(objective, recipe, run, held, stand, log, steps_per_epoch)
+        run.begun(done, stand.history)
+        try:
+            while not stand.has_ended:
+                _epoch(work)
+        except KeyboardInterrupt:
+            _keep(work)
+            raise
 
     if stand.best_epoch < 0:
-        raise SettingError(f"{out}: no epoch had a finite validation score; lower the learning rate")
-    return Fitted(out / "best.safetensors", stand.best_epoch, tuple(stand.history), time.monotonic() - started)
+        raise SettingError(f"{run.out}: no epoch had a finite validation score; lower the learning rate")
+    return Fitted(run.out / "best.safetensors", stand.best_epoch, tuple(stand.history), time.monotonic() - started)
+
+
+def _epoch(work: _Work) -> None:
+    """Take the steps that are left of an epoch, validate, and write it down."""
+    recipe, run, stand = work.recipe, work.run, work.stand
+    if not stand.step and recipe.schedule == "steps" and stand.epoch in recipe.milestones:
+        _take_up_the_best(run.out, work.held, stand)
+    work.held.module.train()
+    kept = time.monotonic()
+    for batches in _steps(work.objective.dataset, recipe, stand):
+        run.step_done(_step(work, batches))
+        if time.monotonic() - kept > 60 * run.checkpoint_minutes:
+            _keep(work)
+            kept = time.monotonic()
+    _end_epoch(work)
+    _keep(work)
+    run.epoch_done(stand.history[-1])
+
+
+def _step(work: _Work, batches: Sequence[Batch]) -> StepReport:
+    """Take one optimiser step; Ctrl-C and SIGTERM wait for its end."""
+    recipe, held, stand, device = work.recipe, work.held, work.stand, torch.device(work.run.device)
+    done = stand.epoch * work.steps_per_epoch + stand.step
+    rate = learning_rate(recipe, step=done, steps_per_epoch=work.steps_per_epoch)
+    set_rate(held.optimiser, rate)
+    with _uninterrupted():
+        terms = _gradients(work.objective, recipe, held, [batch.to(device) for batch in batches])
+        _refuse_what_is_not_finite(terms, clip(held.module, recipe.clip_norm), work.objective.dataset, recipe, stand)
+        _move(held, stand, {name: term / work.steps_per_epoch for name, term in terms.items()})
+        report = StepReport(
+            done=done + 1,
+            total=recipe.epochs * work.steps_per_epoch,
+            epoch=stand.epoch,
+            epochs=recipe.epochs,
+            loss=terms,
+            learning_rate=rate,
+            samples=sum(len(batch.clip) for batch in batches),
+        )
+        work.log.step(report)
+    return report
+
+
+def _keep(work: _Work) -> None:
+    """Write a checkpoint, after all that was logged up to it."""
+    work.log.flush()
+    save(work.run.out, work.objective.facts, work.held, work.stand)
 
 
 def _begin(run: Run, objective: Objective, held: Held) -> Stand:
@@ -186,18 +235,22 @@ def _move(held: Held, stand: Stand, shares: Mapping[str, float]) -> None:
         stand.sums[name] = stand.sums.get(name, 0.0) + share
 
 
-def _end_epoch(out: Path, objective: Objective, recipe: Recipe, held: Held, stand: Stand) -> None:
-    """Validate where it is time, keep the best weights, and write the epoch down."""
+def _end_epoch(work: _Work) -> None:
+    """Validate and draw where it is time, keep the best weights, and write the epoch down."""
+    out, objective, recipe, held, stand = work.run.out, work.objective, work.recipe, work.held, work.stand
     done = stand.epoch + 1
-    validation, best = None, False
+    scored = held.scored.eval()
+    validation, best, picture = None, False, None
     if done % recipe.validate_every == 0 or done == recipe.epochs:
-        scored = held.scored.eval()
         validation = dict(objective.validate(scored))
         if best := next(iter(validation.values())) < stand.best_score:
             write_weights(out / "best.safetensors", scored.state_dict(), {**objective.facts, "epoch": stand.epoch})
+    if recipe.picture_every and (done % recipe.picture_every == 0 or done == recipe.epochs):
+        picture = objective.picture(scored, out / "validation.png")
     with _uninterrupted():
         rate = held.optimiser.param_groups[0]["lr"]
         stand.history.append(EpochReport(stand.epoch, dict(stand.sums), validation, rate))
+        work.log.epoch(stand.history[-1], picture)
         if validation is not None and best:
             stand.best_score, stand.best_epoch = next(iter(validation.values())), stand.epoch
         stand.epoch, stand.step, stand.sums = done, 0, {}

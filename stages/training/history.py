@@ -1,10 +1,40 @@
-"""What a run has been: one report an epoch, as lines of JSON for resuming and as a table for plots."""
+"""What a run tells of itself: one report a step, and one an epoch, as lines of JSON for resuming and as a table.
+
+Nothing in it depends on a clock, so that a run that was killed and resumed leaves the same history as one that was
+not; how fast it went is for those who listen to say (pipeline/training_progress.py, tensorboard.py).
+"""
 
 import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did."""
+
+    done: int
+    """Steps of the whole run that are done, this one among them."""
+    total: int
+    """Steps of the whole run, if it does not end early."""
+    epoch: int
+    """The epoch at work, counted from 0."""
+    epochs: int
+    loss: Mapping[str, float]
+    """Mean of every loss term over the step's samples, in nats."""
+    learning_rate: float
+    samples: int
+
+    @property
+    def of_epoch(self) -> int:
+        """Steps of its epoch that are done."""
+        return self.done - self.epoch * self.steps_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.total // self.epochs
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from tinyhd_pipe.stages import student_train as student
 from tinyhd_pipe.stages.networks.weights import read_weights
 from tinyhd_pipe.stages.training.checkpoint import first_difference
 from tinyhd_pipe.stages.training.dataset import Batch
+from tinyhd_pipe.stages.training.history import StepReport
 from tinyhd_pipe.stages.training.optimisation import learning_rate
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store import Store
@@ -30,9 +31,9 @@ class _KilledError(Exception):
     pass
 
 
-def _kill_at(step: int) -> Callable[[int, int], None]:
-    def kill(done: int, total: int) -> None:
-        if done == step:
+def _kill_at(done: int) -> Callable[[StepReport], None]:
+    def kill(step: StepReport) -> None:
+        if step.done == done:
             raise _KilledError
 
     return kill
@@ -50,13 +51,13 @@ def test_killed_at_any_step_it_goes_on_from_the_last_checkpoint_and_ends_with_th
         RECIPE, epochs=3, clips_per_video=2, accumulate=2, batch=1, average=0.9, warm_up=1.5, clip_norm=1.0
     )
     steps: list[int] = []
-    _train(store, sources, tmp_path / "whole", recipe, step_done=lambda done, total: steps.append(total))
+    _train(store, sources, tmp_path / "whole", recipe, step_done=lambda step: steps.append(step.total))
     for kill in (2, 4, steps[0] // 3 + 1, steps[0] - 1):
         run = tmp_path / f"killed at {kill}"
         with pytest.raises(_KilledError):
             _train(store, sources, run, recipe, step_done=_kill_at(kill), checkpoint_minutes=0)
         told: list[int] = []
-        _train(store, sources, run, recipe, resume=True, step_done=lambda done, _, told=told: told.append(done))
+        _train(store, sources, run, recipe, resume=True, step_done=lambda step, told=told: told.append(step.done))
         assert told[0] == kill, "only what was not saved is done again"
         assert _results(run) == _results(tmp_path / "whole"), f"killed at step {kill}"
 
@@ -81,7 +82,7 @@ def test_an_interruption_waits_for_the_step_at_work_and_loses_nothing(
     finally:
         signal.signal(signal.SIGTERM, before)
     told: list[int] = []
-    _train(store, sources, tmp_path / "run", SHORT, resume=True, step_done=lambda done, _: told.append(done))
+    _train(store, sources, tmp_path / "run", SHORT, resume=True, step_done=lambda step: told.append(step.done))
     assert told[0] == 2, "the first step was done, and kept"
     assert _results(tmp_path / "run") == _results(tmp_path / "whole")
 
@@ -180,8 +181,8 @@ def test_training_ends_when_nothing_better_has_come_for_long_enough(
     assert len(early.history) < 20
     assert len(early.history) - 1 - early.best_epoch == 2, "two validations brought nothing better"
     again: list[int] = []
-    _train(store, sources, tmp_path / "still", still, resume=True, step_done=lambda done, _: again.append(done))
+    _train(store, sources, tmp_path / "still", still, resume=True, step_done=lambda step: again.append(step.done))
     assert not again, "it has ended"
-    both = {"resume": True, "overwrite": True, "step_done": lambda done, _: again.append(done)}
+    both = {"resume": True, "overwrite": True, "step_done": lambda step: again.append(step.done)}
     _train(store, sources, tmp_path / "still", still, **both)
     assert again[0] == 1, "asked for anew, it begins again"

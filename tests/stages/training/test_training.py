@@ -19,7 +19,7 @@ from tinyhd_pipe.stages.student_train import stored_videos, student_train
 from tinyhd_pipe.stages.teacher_train import teacher_train
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo
 from tinyhd_pipe.stages.training.fitting import Fitted, Run
-from tinyhd_pipe.stages.training.history import EpochReport
+from tinyhd_pipe.stages.training.history import EpochReport, StepReport
 from tinyhd_pipe.stages.training.targets import Targets
 from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
 from tinyhd_pipe.store import Store
@@ -131,8 +131,8 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_weights(
 ) -> None:
     whole = _train(store, sources, tmp_path / "whole")
 
-    def kill(done: int, total: int) -> None:
-        if done == total - 2:
+    def kill(step: StepReport) -> None:
+        if step.done == step.total - 2:
             raise _KilledError
 
     with pytest.raises(_KilledError):
@@ -169,7 +169,7 @@ def test_a_run_that_has_ended_begins_again_where_both_are_asked_for_because_its_
 
     def run(**options: object) -> list[int]:
         steps.clear()
-        _train(store, sources, tmp_path, short, step_done=lambda done, total: steps.append(done), **options)
+        _train(store, sources, tmp_path, short, step_done=lambda step: steps.append(step.done), **options)
         return list(steps)
 
     whole = run()
@@ -181,9 +181,9 @@ def test_a_run_that_has_ended_begins_again_where_both_are_asked_for_because_its_
     assert run(resume=True, overwrite=True) == whole[len(whole) // 2 :], "one that was killed goes on"
 
 
-def _kill_after(steps: int) -> Callable[[int, int], None]:
-    def kill(done: int, total: int) -> None:
-        if done > steps:
+def _kill_after(done: int) -> Callable[[StepReport], None]:
+    def kill(step: StepReport) -> None:
+        if step.done > done:
             raise _KilledError
 
     return kill
