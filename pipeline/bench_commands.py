@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option, Typer
 
-from tinyhd_pipe.pipeline import console
+from tinyhd_pipe.pipeline import ablation_command, console
 from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.options import (
     Command,
@@ -30,6 +30,7 @@ app = Typer(
     help="Measure on this machine; equal answers are asserted before anything is timed.",
     no_args_is_help=True,
 )
+app.command("ablations", cls=Command)(ablation_command.ablations)
 
 
 @app.command("predict", cls=Command)

@@ -60,6 +60,7 @@ def evaluate(
     networks: Mapping[str, Network],
     options: EvaluateOptions = EvaluateOptions(),
     *,
+    baselines: bool = True,
     report: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> Evaluation:
     """Score networks, and two baselines, on annotated videos.
@@ -68,6 +69,7 @@ def evaluate(
         networks: name -> network, at least one; the first one is shown still frames as well.
         options: frames between two that are compared, and the seed of AUC-Judd's tie-breaking noise, which is a
             function of it, the video and the frame.
+        baselines: whether the two baselines have rows as well.
         report: told (row, videos done, videos in all), over all rows of the table.
 
     A video that cannot be read, or whose annotation cannot, is listed and left out of every row; the others are scored.
@@ -77,8 +79,7 @@ def evaluate(
     problems: dict[str, str] = {}
     rows: dict[str, Callable[[AnnotatedVideo, int], Predictions]] = {
         **{name: partial(_moving, network) for name, network in networks.items()},
-        STILL.format(first): partial(_still, network, problems),
-        CENTRE: _centred,
+        **({STILL.format(first): partial(_still, network, problems), CENTRE: _centred} if baselines else {}),
     }
     scores: dict[str, dict[str, list[Scores]]] = {name: {} for name in rows}
     failed: dict[str, str] = {}
@@ -93,7 +94,7 @@ def evaluate(
                     failed[video.source.id] = str(error)
             report(name, row * len(videos) + done, len(rows) * len(videos))
     scores = {name: {key: s for key, s in by_video.items() if key not in failed} for name, by_video in scores.items()}
-    frames = sum(map(len, scores[CENTRE].values()))
+    frames = sum(map(len, scores[first].values()))
     if not frames:
         reason = next(iter(failed.values()), "no frame has a density map; check the annotation folder")
         raise DataError(f"{len(videos)} videos: {reason}")

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -62,16 +63,17 @@ def student_train(
         unlabelled_per_labelled=recipe.unlabelled_per_labelled,
     )
     held_out = ClipDataset(left_out, scaling=scaling, sampling=replace(sampling, flip=False), targets=targets)
+    terms = partial(_terms, conspicuity_weight=recipe.conspicuity_weight)
     objective = Objective(
         module=module,
         dataset=ClipDataset(learned, scaling=scaling, sampling=sampling, targets=targets),
-        loss_terms=_terms,
+        loss_terms=terms,
         validate=lambda network: _best_by_truth(
             validation_scores(
                 network,
                 held_out,
                 clips_per_video=recipe.validation_clips,
-                loss_terms=_terms,
+                loss_terms=terms,
                 device=torch.device(run.device),
             )
         ),
@@ -156,10 +158,10 @@ def parameter_groups(module: TinyHD, *, encoder_rate: float) -> list[dict[str, A
     ]
 
 
-def _terms(logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+def _terms(logits: Mapping[str, Tensor], batch: Batch, *, conspicuity_weight: float) -> dict[str, Tensor]:
     """The paper's loss, on those of the student's outputs whose frames have stored maps."""
     answered = {level: maps if maps.ndim == 3 else maps[:, batch.outputs] for level, maps in logits.items()}
-    return distillation_loss(answered, batch.maps, batch.density, batch.labelled)
+    return distillation_loss(answered, batch.maps, batch.density, batch.labelled, conspicuity_weight=conspicuity_weight)
 
 
 def _leave_out_of_both(

@@ -94,6 +94,8 @@ class StudentRecipe(Recipe):
     """MobileNetV2's ImageNet weights in torchvision's format, from which the encoder starts; or use --download"""
     encoder_rate: Positive = 0.5
     """the encoder's share of the learning rate"""
+    conspicuity_weight: Annotated[float, Ge(0)] = 1.0
+    """of the terms that compare D1's maps with the teacher's conspicuity maps; 0: those teach nothing"""
     store_weights: tuple[Positive, ...] | None = None
     """of the stores whose maps are fused, in their order; equal by default"""
     missing_conspicuity: Literal["none", "final"] = "none"

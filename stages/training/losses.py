@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tinyhd_pipe.stages.networks.divergence import kl_divergence
-from tinyhd_pipe.stages.networks.levels import LEVELS, plain_level
+from tinyhd_pipe.stages.networks.levels import CONSPICUITY, LEVELS, plain_level
 
 
 def teacher_loss(logits: Mapping[str, Tensor], density: Tensor) -> Tensor:
@@ -15,7 +15,12 @@ def teacher_loss(logits: Mapping[str, Tensor], density: Tensor) -> Tensor:
 
 
 def distillation_loss(
-    logits: Mapping[str, Tensor], maps: Mapping[str, Tensor], density: Tensor, labelled: Tensor
+    logits: Mapping[str, Tensor],
+    maps: Mapping[str, Tensor],
+    density: Tensor,
+    labelled: Tensor,
+    *,
+    conspicuity_weight: float = 1.0,
 ) -> dict[str, Tensor]:
     """TinyHD's loss, term by term; the sum of the terms is minimised, all with weight 1 (Hu et al., section 3.3).
 
@@ -26,14 +31,16 @@ def distillation_loss(
             decoders of a kind, each answers to the same maps and has a term for each of its own.
         density: density maps, `(batch, frame, y, x)`; rows that are not labelled are ignored.
         labelled: `(batch,)` bool.
+        conspicuity_weight: factor of the terms of D1's maps; with 0 there are none.
 
     Where the student gives one D1 map for many frames (M with single D1), its target is the mean of the teacher's.
     """
-    terms = {
-        level: kl_divergence(_as_many_frames_as(answered, maps[plain_level(level)]), answered)
-        for level, answered in logits.items()
-        if plain_level(level) in maps
-    }
+    terms = {}
+    for level, answered in logits.items():
+        target = plain_level(level)
+        weight = conspicuity_weight if target in CONSPICUITY else 1.0
+        if weight and target in maps:
+            terms[level] = weight * kl_divergence(_as_many_frames_as(answered, maps[target]), answered)
     if bool(labelled.any()):
         truth = _as_many_frames_as(logits["final"], density)
         terms["density"] = kl_divergence(truth[labelled], logits["final"][labelled])

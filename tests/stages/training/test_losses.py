@@ -101,6 +101,19 @@ def test_every_decoder_of_a_kind_answers_to_the_same_maps() -> None:
             assert float(terms[own]) == pytest.approx(float(kl_divergence(maps[level][:, 0], logits[own])))
 
 
+@given(st.floats(0, 4))
+def test_only_the_terms_of_d1_are_weighed_and_a_weight_of_nothing_leaves_none(weight: float) -> None:
+    levels = (*CONSPICUITY, "conspicuity_2-2", "final")
+    logits = {level: _random(2, 4, 4, seed=seed) for seed, level in enumerate(levels)}
+    maps = {level: torch.rand(2, 1, 4, 4) for level in LEVELS}
+    sample = (logits, maps, torch.rand(2, 1, 4, 4), torch.tensor([True, True]))
+    plain, weighed = distillation_loss(*sample), distillation_loss(*sample, conspicuity_weight=weight)
+    assert set(weighed) == ({*levels, "density"} if weight else {"final", "density"})
+    for level, term in weighed.items():
+        factor = weight if level.startswith("conspicuity") else 1
+        assert float(term) == pytest.approx(factor * float(plain[level]), rel=1e-5, abs=1e-12)
+
+
 def test_levels_that_teacher_or_student_lack_give_no_term() -> None:
     maps = {"final": torch.rand(1, 1, 4, 4)}
     logits = {"final": _random(1, 4, 4), "d2": _random(1, 4, 4)}

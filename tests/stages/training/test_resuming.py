@@ -117,8 +117,9 @@ def test_a_loss_that_is_no_number_stops_with_the_samples_named_and_the_last_good
     right = student._terms
     epochs: list[int] = []
 
-    def poisoned(logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        return {name: term * (float("nan") if epochs else 1.0) for name, term in right(logits, batch).items()}
+    def poisoned(logits: Mapping[str, Tensor], batch: Batch, **weights: float) -> dict[str, Tensor]:
+        terms = right(logits, batch, **weights)
+        return {name: term * (float("nan") if epochs else 1.0) for name, term in terms.items()}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(student, "_terms", poisoned)
