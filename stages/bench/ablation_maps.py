@@ -71,8 +71,14 @@ class Making:
     """Begin every run again, instead of going on with it."""
 
     def run(self, out: Path, step_done: Callable[[int, int], None]) -> Run:
-        resume = not self.overwrite
-        return Run(out, resume=resume, overwrite=self.overwrite, device=self.device, step_done=step_done)
+        """A run that tells (steps done, steps in all); one that has ended already is found as it is."""
+        return Run(
+            out,
+            resume=not self.overwrite,
+            overwrite=self.overwrite,
+            device=self.device,
+            step_done=lambda step: step_done(step.done, step.total),
+        )
 
 
 def ground(clips: Clips, taught: Taught, making: Making, out: Path, watch: Watch) -> tuple[Clips, Taught]:
