@@ -78,7 +78,7 @@ def student_train(
             )
         ),
         picture=lambda network, path: validation_sheet(
-            network, held_out, path, name="student", loss_terms=_terms, device=torch.device(run.device)
+            network, held_out, path, name="student", loss_terms=terms, device=torch.device(run.device)
         ),
         parameter_groups=parameter_groups(module, encoder_rate=recipe.encoder_rate),
         facts={
