@@ -1,4 +1,5 @@
-"""Compare networks with what people looked at: five figures for teacher, student and two baselines.
+"""Compare networks with what people looked at: five figures for teacher, student and two baselines, and a sixth that
+asks no truth: what share of a map's peaks is saturated.
 
 Figures are means over frames, as DHF1K's official code takes them; predictions are brought to the size of the truth,
 never the reverse. Two rows are always in the table, because a network must be seen to beat them: a centred Gaussian
@@ -32,7 +33,7 @@ from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.index import read_frames
 from tinyhd_pipe.store.errors import DataError, VideoError
 
-METRICS = ("CC", "SIM", "NSS", "AUC-J", "KLD")
+METRICS = ("CC", "SIM", "NSS", "AUC-J", "KLD", "saturated")
 CENTRE = "centre prior"
 STILL = "{}, still frames"
 Scores = dict[str, float]
@@ -163,15 +164,15 @@ def _scores(video: AnnotatedVideo, predictions: Predictions, seed: int) -> Itera
         if density is None:
             continue
         noise = np.random.default_rng((seed, zlib.crc32(video.source.id.encode()), frame))
-        prediction = metrics.resize_prediction(
-            metrics.centre_prior(density.shape) if saliency is None else saliency, density.shape
-        )
+        answered = metrics.centre_prior(density.shape) if saliency is None else saliency
+        prediction = metrics.resize_prediction(answered, density.shape)
         yield {
             "CC": metrics.cc(prediction, density),
             "SIM": metrics.sim(prediction, density),
             "NSS": math.nan if fixations is None else metrics.nss(prediction, fixations),
             "AUC-J": math.nan if fixations is None else metrics.auc_judd(prediction, fixations, noise),
             "KLD": metrics.kld(prediction, density),
+            "saturated": metrics.saturated(answered),
         }
 
 

@@ -1,4 +1,4 @@
-"""The six saliency metrics of the DHF1K benchmark, and how a prediction is brought to them.
+"""The six saliency metrics of the DHF1K benchmark, how a prediction is brought to them, and whether it has a shape.
 
 Each metric is one pure function of a map and of what people looked at. The decision that is not obvious: the
 conventions are those of DHF1K's official MATLAB code (which are the MIT benchmark's), because published
@@ -24,6 +24,8 @@ Mask = NDArray[np.bool_]
 EPS = 2.2e-16
 # Breaks ties between equal pixels; far below one step of an 8-bit map (4e-3).
 JITTER = 1e-7
+# From here on a sigmoid tells two logits apart no more than 8 bits do: all that is above it looks the same.
+SATURATED = 0.98
 
 
 def cc(prediction: Array, density: Array) -> float:
@@ -181,6 +183,18 @@ def centre_prior(size: tuple[int, int], *, sigma: float = 0.15) -> NDArray[np.fl
     """
     rows, columns = (np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (sigma * n)) ** 2) for n in size)
     return np.outer(rows, columns).astype(np.float32)
+
+
+def saturated(prediction: Array) -> float:
+    """Share of a map's peak that is cut off flat: of its pixels above half the maximum, those above .98.
+
+    `prediction` (y, x) in [0, 1], as the network gave it. Between 0 and 1; a Gaussian of height 1 has .029, a map that
+    stays below .98 has 0; NaN for an all-zero map. Ours, not DHF1K's: the other metrics ask for order or for the shape
+    of the whole map, and a network may do well by them while its peaks are plateaus.
+    """
+    values = np.asarray(prediction, dtype=np.float64)
+    peak = values[values > values.max() / 2]
+    return float((peak > SATURATED).mean()) if peak.size else float("nan")
 
 
 def _pair(prediction: Array, density: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

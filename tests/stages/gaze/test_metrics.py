@@ -21,6 +21,7 @@ from tinyhd_pipe.stages.gaze.metrics import (
     nss,
     quantise_as_png,
     resize_prediction,
+    saturated,
     sim,
 )
 
@@ -301,6 +302,18 @@ def test_the_centre_prior_is_centred_symmetric_and_stretched() -> None:
     assert prior.max() == 1
     rows, columns = centre_prior((100, 200))[:, 100], centre_prior((100, 200))[50]
     assert rows[20] == pytest.approx(columns[40], rel=0.05)
+
+
+def test_the_more_a_peak_is_driven_into_the_sigmoid_the_more_of_it_is_saturated() -> None:
+    peak = centre_prior((200, 300))
+    shares = [saturated(1 / (1 + np.exp(-(12 * peak + shift)))) for shift in (-14, -12, -9, -6, -3)]
+    assert shares[:2] == [0, 0], "a peak of at most 1/2 keeps its shape"
+    assert shares[2:] == sorted(shares[2:])
+    assert shares[2] == 0 < shares[3] < shares[4] < 1
+    assert saturated(peak) == pytest.approx(-np.log2(0.98), abs=1e-3), "a Gaussian of height 1"
+    assert saturated(0.97 * peak) == 0
+    assert saturated(np.ones(SIZE)) == 1
+    assert math.isnan(saturated(np.zeros(SIZE)))
 
 
 @pytest.mark.shared
