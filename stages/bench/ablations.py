@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyhd_pipe.stages.bench.ablation_maps import Clips, Making, Taught, Watch, ground, teacher_of, unwatched
+from tinyhd_pipe.stages.bench.ablation_maps import Clips, Making, Taught, Watch, dumped, ground, teacher_of, unwatched
 from tinyhd_pipe.stages.bench.machine import machine
 from tinyhd_pipe.stages.evaluate import METRICS, Scores, evaluate
 from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
@@ -92,6 +92,7 @@ def variants(recipe: StudentRecipe) -> tuple[Variant, ...]:
         Variant("no-unlabelled", {"unlabelled_per_labelled": 0.0, "epochs": round(recipe.epochs * drawn)}),
         Variant("three-d1", {"decoders": ("d1", "d1", "d1")}),
         Variant("two-teachers", {}, taught_by=("teacher", "second")),
+        Variant("assistant", {}, taught_by=("assistant",)),
     )
 
 
@@ -114,11 +115,7 @@ def bench_ablations(
     """
     chosen = _chosen(options)
     clips, taught = ground(clips, taught, making, out, watch)
-    stores = {"teacher": taught.store}
-    if any("second" in variant.taught_by for variant in chosen):
-        another = replace(making, teacher=replace(making.teacher, seed=making.teacher.seed + 1))
-        stores["second"] = teacher_of(clips, another, out / "second", watch).store
-    bench = _Bench(clips, stores, making, options, out, watch)
+    bench = _Bench(clips, {"teacher": taught.store}, making, options, out, watch)
     seeds = tuple(options.recipe.seed + place for place in range(options.seeds))
     scored = {variant.name: [bench.student(variant, seed) for seed in seeds] for variant in chosen}
     return Ablations(
@@ -143,7 +140,8 @@ class _Bench:
     """Everything that students are trained and scored with."""
 
     clips: Clips
-    stores: Mapping[str, Path]
+    stores: dict[str, Path]
+    """Of teacher, second and assistant, as far as somebody has asked for them."""
     making: Making
     options: AblationOptions
     out: Path
@@ -152,12 +150,9 @@ class _Bench:
     def student(self, variant: Variant, seed: int) -> Scores:
         """Train a student, or find it trained, and score it, or find it scored."""
         recipe = replace(self.options.recipe, **variant.changes, seed=seed)
-        targets = Targets.of([open_store(str(self.stores[name])) for name in variant.taught_by])
         folder, title = self.out / variant.name / f"seed-{seed}", f"{variant.name}, seed {seed}"
-        with self.watch(title) as step_done:
-            run = self.making.run(folder, step_done)
-            fitted = student_train(targets, self.clips.videos(), self.clips.annotated(), recipe, run)
-        return self.scores("tinyhd", fitted.best, folder / "figures.json", title)
+        best = self._trained(recipe, variant.taught_by, folder, title)
+        return self.scores("tinyhd", best, folder / "figures.json", title)
 
     def scores(self, kind: Kind, weights: Path, kept: Path, title: str) -> Scores:
         """Figures on the held-out clips, kept in a file that says of which weights they are."""
@@ -176,6 +171,29 @@ class _Bench:
         figures = scored.mean["network"]
         _write(kept, {"asked": asked, "figures": {m: None if v != v else v for m, v in figures.items()}})
         return figures
+
+    def store(self, name: str) -> Path:
+        """The store of one of those who teach, made when it is first asked for."""
+        if name not in self.stores:
+            self.stores[name] = self._second() if name == "second" else self._assistant()
+        return self.stores[name]
+
+    def _second(self) -> Path:
+        """Of another HD2S, fitted from another seed."""
+        another = replace(self.making, teacher=replace(self.making.teacher, seed=self.making.teacher.seed + 1))
+        return teacher_of(self.clips, another, self.out / "second", self.watch).store
+
+    def _assistant(self) -> Path:
+        """Of a student at reduction 1, whose maps are targets for every decoder of a smaller one."""
+        recipe = replace(self.options.recipe, reduction=1)
+        best = self._trained(recipe, ("teacher",), self.out / "rc1", "assistant at reduction 1")
+        return dumped(self.clips, "tinyhd", best, self.making, self.watch)
+
+    def _trained(self, recipe: StudentRecipe, taught_by: Sequence[str], folder: Path, title: str) -> Path:
+        targets = Targets.of([open_store(str(self.store(name))) for name in taught_by])
+        with self.watch(title) as step_done:
+            run = self.making.run(folder, step_done)
+            return student_train(targets, self.clips.videos(), self.clips.annotated(), recipe, run).best
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
