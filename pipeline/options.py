@@ -95,8 +95,13 @@ SomeVideos = Annotated[
     list[Path] | None, Option(help="The videos that were dumped, given as they were then.", **_VIDEOS)
 ]
 Store = Annotated[str, Option(help="Folder or fsspec URL of the zarr store.", metavar="URL")]
-Stores = Annotated[
-    list[str], Option("--store", help="Stores that teacher-dump made; several are fused.", metavar="URL…")
+SomeStores = Annotated[
+    list[str] | None,
+    Option(
+        "--store",
+        help="Stores that teacher-dump made; several are fused. With --online: one that is compared, or none.",
+        metavar="URL…",
+    ),
 ]
 StoreArgument = Annotated[str, Argument(help="Folder or fsspec URL of the store.", metavar="STORE")]
 Weights = Annotated[Path, Option(help="The network's weights, .pth or .safetensors.", metavar="FILE")]

@@ -12,6 +12,7 @@ from typer import Option
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 from tinyhd_pipe.pipeline.given import given_videos
+from tinyhd_pipe.pipeline.live_teacher import LiveTeacher, check_teacher_options, live_targets
 from tinyhd_pipe.pipeline.options import (
     Device,
     Download,
@@ -22,7 +23,9 @@ from tinyhd_pipe.pipeline.options import (
     Params,
     Resume,
     RunFolder,
-    Stores,
+    SomeStores,
+    SomeWeights,
+    TeacherKind,
     TensorBoard,
 )
 from tinyhd_pipe.pipeline.training_progress import training_progress
@@ -31,7 +34,7 @@ from tinyhd_pipe.store.errors import SettingError
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.settings.training import StudentRecipe
     from tinyhd_pipe.stages.training.fitting import Fitted
-    from tinyhd_pipe.stages.training.targets import Targets
+    from tinyhd_pipe.stages.training.targets import Targets, TeacherMaps
 
 
 def teacher_train(
@@ -75,13 +78,23 @@ def teacher_train(
 
 
 def student_train(
-    store: Stores,
     videos: DumpedVideos,
     out: RunFolder,
+    store: SomeStores = None,
     labels: Annotated[
         Path | None,
         Option(help="Labelled clips among them, in the DHF1K layout; without it nothing is labelled.", metavar="DIR"),
     ] = None,
+    online: Annotated[
+        bool,
+        Option(
+            "--online",
+            help="The published way: the teacher makes its maps anew for every sample, instead of a store; many times "
+            "as slow. With a --store beside it, samples are those of the store, and both ways are compared first.",
+        ),
+    ] = False,
+    teacher: TeacherKind = "hd2s",
+    teacher_weights: SomeWeights = None,
     download: Download = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -91,43 +104,59 @@ def student_train(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Train a TinyHD student from the store alone.
+    """Train a TinyHD student from the store alone, or with the teacher in the loop.
 
     tinyhd-pipe student-train --store maps.zarr --videos clips/ --out runs/student
     tinyhd-pipe student-train --store hd2s.zarr vinet.zarr --videos clips/ --out runs/fused
+    tinyhd-pipe student-train --online --teacher-weights hd2s.pt --videos clips/ --out runs/online
     """
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import student_train as stage
     from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
     from tinyhd_pipe.stages.training.fitting import Run
-    from tinyhd_pipe.stages.training.targets import Targets
-    from tinyhd_pipe.store.reader import open_store
 
+    check_teacher_options(online, teacher_weights, store or [])
     keep_freed_memory()
-    recipe = load_params(params, overrides).student_train
-    stands_in = recipe.missing_conspicuity == "final"
-    targets = Targets.of([open_store(url) for url in store], recipe.store_weights, final_stands_in=stands_in)
-    _say_targets(targets, recipe)
+    settings = load_params(params, overrides)
+    recipe = settings.student_train
+    stored = _stored_targets(store, recipe) if store else None
     sources = given_videos(videos)
     annotated = find_annotated_videos(labels) if labels else []
     recipe = _with_encoder_weights(recipe, download=download)
     run = Run(out, resume=resume, overwrite=overwrite, device=console.device(device), tensorboard=tensorboard)
+    targets: TeacherMaps | None = stored
+    if teacher_weights is not None:
+        live = LiveTeacher(teacher, teacher_weights, settings.teacher_dump, run.device)
+        targets = live_targets(live, stored, sources, annotated, recipe)
+    assert targets is not None
+    _say_lacking(targets, recipe)
     with training_progress("student") as shown:
         run = replace(run, begun=shown.begun, step_done=shown.step_done, epoch_done=shown.epoch_done)
         fitted = stage.student_train(targets, sources, annotated, recipe, run)
     _show_fitted(fitted, as_json=as_json)
 
 
-def _say_targets(targets: "Targets", recipe: "StudentRecipe") -> None:
-    """What the student learns from, and what it has that no store has a target for, before anything is trained."""
+def _stored_targets(urls: list[str], recipe: "StudentRecipe") -> "Targets":
+    """The maps of these stores; says how they are fused where there are several."""
+    from tinyhd_pipe.stages.training.targets import Targets
+    from tinyhd_pipe.store.reader import open_store
+
+    stands_in = recipe.missing_conspicuity == "final"
+    targets = Targets.of([open_store(url) for url in urls], recipe.store_weights, final_stands_in=stands_in)
     if len(targets.stores) > 1:
         shares = [weight / sum(targets.weights) for weight in targets.weights]
         fused = ", ".join(f"{store.url} ({share:.0%})" for store, share in zip(targets.stores, shares, strict=True))
         console.say(f"targets: {len(targets.videos)} videos that all of {len(shares)} stores hold, fused: {fused}")
+    return targets
+
+
+def _say_lacking(targets: "TeacherMaps", recipe: "StudentRecipe") -> None:
+    """What the student has that there is no target for, before anything is trained."""
     lacking = [level for level in targets.lacking(recipe.decoders) if level.startswith("conspicuity")]
     if lacking:
+        there = f"{targets.urls} has {', '.join(targets.levels)}"
         console.say(
-            f"no target for {', '.join(lacking)}: the stores have {', '.join(targets.levels)}; dump a teacher that has "
+            f"no target for {', '.join(lacking)}: {there}; take a teacher that has "
             "conspicuity maps, or --set student_train.missing_conspicuity=final lets the final map stand in"
         )
 

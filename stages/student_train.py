@@ -1,4 +1,4 @@
-"""Train a TinyHD student from a store of teacher maps: the teacher itself is never loaded.
+"""Train a TinyHD student from a store of teacher maps: the teacher itself is loaded only to make them live, instead.
 
 Every sample is a clip of frames with the stored maps of the same absolute frames, and the density maps where people
 were recorded. The loss is the paper's (losses.py); optimiser and schedule are the recipe's. An epoch costs the
@@ -13,29 +13,29 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo
 from tinyhd_pipe.stages.networks.inflation import start_encoder
+from tinyhd_pipe.stages.networks.layers.layout import channels_last
 from tinyhd_pipe.stages.networks.network import scaling_for
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.settings.training import StudentRecipe
-from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo
+from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo, collate
 from tinyhd_pipe.stages.training.fitting import Fitted, Objective, Run, fit
-from tinyhd_pipe.stages.training.losses import distillation_loss
-from tinyhd_pipe.stages.training.targets import Targets
+from tinyhd_pipe.stages.training.live_targets import LiveTargets
+from tinyhd_pipe.stages.training.losses import answered_frames, distillation_loss
+from tinyhd_pipe.stages.training.oracle import Agreement, agreement
+from tinyhd_pipe.stages.training.targets import Targets, TeacherMaps, usable_frames
 from tinyhd_pipe.stages.training.validation import leave_out, validation_scores
 from tinyhd_pipe.stages.training.validation_sheet import validation_sheet
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
 from tinyhd_pipe.store.errors import DataError
-from tinyhd_pipe.store.manifest import VideoRow
 
 
 def student_train(
-    targets: Targets,
+    targets: TeacherMaps,
     sources: Sequence[VideoSource],
     annotated: Sequence[AnnotatedVideo],
     recipe: StudentRecipe,
@@ -51,17 +51,10 @@ def student_train(
     Raises DataError when the stores hold none of the videos, WeightsError for encoder weights that are missing or of
     another network, SettingError as `fit` does.
     """
-    topology = {name: getattr(recipe, name) for name in ("decoders", "reduction", "outputs", "d1_outputs")}
-    module = TinyHD(**topology, seed=recipe.seed)
-    encoder_weights_sha256 = start_encoder(module.encoder, recipe.encoder_weights)
+    module, encoder_weights_sha256 = _student(recipe)
     scaling = scaling_for("tinyhd", recipe.size)
     learned, left_out = _leave_out_of_both(stored_videos(targets, sources, annotated), recipe.validation_share)
-    sampling = Sampling(
-        outputs=recipe.outputs,
-        seed=recipe.seed,
-        target_lag=recipe.target_lag,
-        unlabelled_per_labelled=recipe.unlabelled_per_labelled,
-    )
+    sampling = _sampling(recipe)
     held_out = ClipDataset(left_out, scaling=scaling, sampling=replace(sampling, flip=False), targets=targets)
     terms = partial(_terms, conspicuity_weight=recipe.conspicuity_weight)
     objective = Objective(
@@ -83,7 +76,7 @@ def student_train(
         parameter_groups=parameter_groups(module, encoder_rate=recipe.encoder_rate),
         facts={
             "kind": "tinyhd",
-            **topology,
+            **_topology(recipe),
             "fusion_order": list(recipe.decoders),
             "size": list(recipe.size),
             **targets.facts(),
@@ -97,8 +90,52 @@ def student_train(
     return fit(objective, recipe, run)
 
 
+def compare_both_ways(
+    live: LiveTargets,
+    stored: Targets,
+    sources: Sequence[VideoSource],
+    annotated: Sequence[AnnotatedVideo],
+    recipe: StudentRecipe,
+    *,
+    samples: int = 16,
+    device: str = "cpu",
+) -> Agreement:
+    """Losses and gradients of the first samples of a run, on its first weights, online and offline.
+
+    Raises as `student_train`.
+    """
+    module, _ = _student(recipe)
+    learned, _ = _leave_out_of_both(stored_videos(stored, sources, annotated), recipe.validation_share)
+    scaling, sampling = scaling_for("tinyhd", recipe.size), _sampling(recipe)
+    ways = [ClipDataset(learned, scaling=scaling, sampling=sampling, targets=targets) for targets in (live, stored)]
+    keys = ways[0].epoch_keys(0, recipe.clips_per_video)[:samples]
+    groups = [keys[start : start + recipe.batch] for start in range(0, len(keys), recipe.batch)]
+    batches = ([collate([way[key] for key in group]).to(torch.device(device)) for way in ways] for group in groups)
+    student = channels_last(module.to(device)).train()
+    return agreement(student, ((online, offline) for online, offline in batches), budget=stored.budget)
+
+
+def _topology(recipe: StudentRecipe) -> dict[str, Any]:
+    return {name: getattr(recipe, name) for name in ("decoders", "reduction", "outputs", "d1_outputs")}
+
+
+def _student(recipe: StudentRecipe) -> tuple[TinyHD, str | None]:
+    """The student's first weights, and the digest of the file that its encoder starts from."""
+    module = TinyHD(**_topology(recipe), seed=recipe.seed)
+    return module, start_encoder(module.encoder, recipe.encoder_weights)
+
+
+def _sampling(recipe: StudentRecipe) -> Sampling:
+    return Sampling(
+        outputs=recipe.outputs,
+        seed=recipe.seed,
+        target_lag=recipe.target_lag,
+        unlabelled_per_labelled=recipe.unlabelled_per_labelled,
+    )
+
+
 def stored_videos(
-    targets: Targets, sources: Sequence[VideoSource], annotated: Sequence[AnnotatedVideo]
+    targets: TeacherMaps, sources: Sequence[VideoSource], annotated: Sequence[AnnotatedVideo]
 ) -> list[TrainingVideo]:
     """The videos that can be learned from: in every store, with at least one frame; labels where there are any.
 
@@ -123,18 +160,12 @@ def stored_videos(
                     annotation=labels.get(source.path.resolve()),
                     stored_as=source.id,
                     digest=facts.digest,
-                    usable=_usable(facts),
+                    usable=usable_frames(facts),
                 )
             )
     if not videos:
         raise DataError(f"{targets.urls}: holds none of the {len(sources)} videos given; give those that were dumped")
     return videos
-
-
-def _usable(facts: VideoRow) -> NDArray[np.bool_] | None:
-    usable = np.ones(facts.frames, bool)
-    usable[list(facts.failed)] = False
-    return usable if facts.failed else None
 
 
 def _digest_of_all(videos: Sequence[TrainingVideo]) -> str:
@@ -160,7 +191,7 @@ def parameter_groups(module: TinyHD, *, encoder_rate: float) -> list[dict[str, A
 
 def _terms(logits: Mapping[str, Tensor], batch: Batch, *, conspicuity_weight: float) -> dict[str, Tensor]:
     """The paper's loss, on those of the student's outputs whose frames have stored maps."""
-    answered = {level: maps if maps.ndim == 3 else maps[:, batch.outputs] for level, maps in logits.items()}
+    answered = answered_frames(logits, batch.outputs)
     return distillation_loss(answered, batch.maps, batch.density, batch.labelled, conspicuity_weight=conspicuity_weight)
 
 

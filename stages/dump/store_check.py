@@ -17,6 +17,7 @@ from torch import Tensor
 from tinyhd_pipe.stages.dump.fidelity import kl_of, to_size
 from tinyhd_pipe.stages.dump.identity import refuse_other_teacher
 from tinyhd_pipe.stages.dump.shard_work import Made, make_shard
+from tinyhd_pipe.stages.networks.divergence import FAR as FAR
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.teacher_maps import logits_at
 from tinyhd_pipe.stages.video.index import read_frames
@@ -30,8 +31,6 @@ from tinyhd_pipe.store.storage import open_storage
 from tinyhd_pipe.store.verify import Damage, known_description, verify
 from tinyhd_pipe.store.writer import StoreWriter
 
-FAR = 4
-"""Mean KL of a sample, in budgets, from which stored maps are not the teacher's: a frame of delay costs far more."""
 Report = Callable[[int, int], None]
 
 

@@ -8,6 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FAR = 4
+"""Mean KL(live ‖ stored) of some maps, in budgets of their store, from which these are not the teacher's: a frame of
+delay costs far more."""
+
 
 def kl_divergence(target: Tensor, logits: Tensor) -> Tensor:
     """KL(target ‖ sigmoid(logits)), both normalised to sum 1 over the last two axes.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo, read_density
 from tinyhd_pipe.stages.networks.network import Scaling
-from tinyhd_pipe.stages.training.targets import Targets
+from tinyhd_pipe.stages.training.targets import TeacherMaps
 from tinyhd_pipe.stages.video.clips import Clip, training_clip
 from tinyhd_pipe.stages.video.index import read_frames
 from tinyhd_pipe.stages.video.sources import VideoSource
@@ -127,7 +127,7 @@ class ClipDataset:
         *,
         scaling: Scaling,
         sampling: Sampling,
-        targets: Targets | None = None,
+        targets: TeacherMaps | None = None,
     ) -> None:
         self.videos = videos
         self.scaling = scaling
@@ -192,7 +192,7 @@ def load_sample(
     reader: FrameReader,
     *,
     scaling: Scaling,
-    targets: Targets | None,
+    targets: TeacherMaps | None,
     flip: bool = False,
 ) -> Batch:
     """Read the frames and the maps of one clip, as a batch of one; `flip` mirrors all of them left to right."""

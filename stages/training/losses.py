@@ -36,16 +36,32 @@ def distillation_loss(
     Where the student gives one D1 map for many frames (M with single D1), its target is the mean of the teacher's.
     """
     terms = {}
-    for level, answered in logits.items():
-        target = plain_level(level)
-        weight = conspicuity_weight if target in CONSPICUITY else 1.0
-        if weight and target in maps:
-            terms[level] = weight * kl_divergence(_as_many_frames_as(answered, maps[target]), answered)
+    for level, target in targets_of(logits, maps).items():
+        weight = conspicuity_weight if plain_level(level) in CONSPICUITY else 1.0
+        if weight:
+            terms[level] = weight * kl_divergence(target, logits[level])
     if bool(labelled.any()):
         truth = _as_many_frames_as(logits["final"], density)
         terms["density"] = kl_divergence(truth[labelled], logits["final"][labelled])
         terms["density"] = terms["density"] * labelled.float().mean()  # a mean over the whole batch
     return terms
+
+
+def answered_frames(logits: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+    """Of a student's answer, level -> `(batch, y, x)` or `(batch, 16, y, x)`, those outputs that meet a target.
+
+    `outputs` is int64 (frame,), which output meets which target frame; a level with one map has only that.
+    """
+    return {level: maps if maps.ndim == 3 else maps[:, outputs] for level, maps in logits.items()}
+
+
+def targets_of(logits: Mapping[str, Tensor], maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What each of the student's maps is compared with, shaped as it is: those that there is a target for."""
+    return {
+        level: _as_many_frames_as(answered, maps[plain_level(level)])
+        for level, answered in logits.items()
+        if plain_level(level) in maps
+    }
 
 
 def _as_many_frames_as(logits: Tensor, target: Tensor) -> Tensor:

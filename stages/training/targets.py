@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,23 @@ from tinyhd_pipe.store.manifest import VideoRow
 from tinyhd_pipe.store.reader import Store
 
 Maps = dict[str, NDArray[np.float32]]
+
+
+class TeacherMaps(Protocol):
+    """Teacher maps of videos, however they come about: from stores (`Targets`), or made live (`LiveTargets`)."""
+
+    @property
+    def urls(self) -> str: ...
+    @property
+    def levels(self) -> tuple[str, ...]: ...
+    @property
+    def every(self) -> int: ...
+    @property
+    def videos(self) -> list[str]: ...
+    def video(self, video: str, /) -> VideoRow: ...
+    def read(self, video: str, frames: Any, /, *, size: tuple[int, int]) -> Maps: ...
+    def facts(self) -> dict[str, Any]: ...
+    def lacking(self, decoders: Sequence[str], /) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,11 @@ class Targets:
         first, *others = (store.videos for store in self.stores)
         held = [set(videos) for videos in others]
         return [video for video in first if all(video in videos for videos in held)]
+
+    @property
+    def budget(self) -> float:
+        """Mean KL(live ‖ stored) of a map, nats, as the least faithful store declares it."""
+        return max(store.description.budget for store in self.stores)
 
     @property
     def urls(self) -> str:
@@ -117,8 +139,20 @@ class Targets:
 
     def lacking(self, decoders: Sequence[str]) -> list[str]:
         """The maps of a student with these decoders that no store has a target for."""
-        answered = (level for names in levels_of(decoders) for level in names)
-        return [level for level in answered if plain_level(level) not in self.levels]
+        return lacking(decoders, self.levels)
+
+
+def lacking(decoders: Sequence[str], levels: Sequence[str]) -> list[str]:
+    """The maps of a student with these decoders that are not among the levels of its teacher."""
+    answered = (level for names in levels_of(decoders) for level in names)
+    return [level for level in answered if plain_level(level) not in levels]
+
+
+def usable_frames(row: VideoRow) -> NDArray[np.bool_] | None:
+    """(frame,) False where there is no map because the frame did not decode; None where all of them are there."""
+    usable = np.ones(row.frames, bool)
+    usable[list(row.failed)] = False
+    return usable if row.failed else None
 
 
 def _all(read: Sequence[Mapping[str, Any]]) -> list[str]:

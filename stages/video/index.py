@@ -103,7 +103,7 @@ def read_frames(source: VideoSource, frames: npt.NDArray[np.integer], *, index: 
     if source.is_frame_folder:
         pictures = _of_folder(source, numbers)
     else:
-        pictures = _of_file(source, numbers, index or _kept_index(source, *_state(source)))
+        pictures = _of_file(source, numbers, index or kept_index(source))
     return np.stack([pictures[place] for place in places.tolist()])
 
 
@@ -124,6 +124,15 @@ def _of_folder(source: VideoSource, numbers: Sequence[int]) -> list[Picture]:
             raise VideoError(f"{files[number]}: does not decode as a picture of {size}; copy it again")
         pictures.append(picture)
     return pictures
+
+
+def kept_index(source: VideoSource) -> FrameIndex:
+    """The index of a video, made when this process first asks for it, and again where the file has changed.
+
+    Raises:
+        VideoError: not a single frame decodes.
+    """
+    return _kept_index(source, *_state(source))
 
 
 @lru_cache(maxsize=KEPT_INDEXES)

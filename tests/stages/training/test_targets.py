@@ -175,7 +175,7 @@ def test_the_command_fuses_the_stores_that_it_is_given_and_says_what_has_no_targ
     single = ["student-train", "--videos", videos, "--store", stores[1].url]
     assert run([*single, "--out", str(tmp_path / "single"), *sets]) == 0
     assert (
-        "no target for conspicuity_2, conspicuity_3, conspicuity_4, conspicuity_5: the stores have final"
+        f"no target for conspicuity_2, conspicuity_3, conspicuity_4, conspicuity_5: {stores[1].url} has final"
         in " ".join(capsys.readouterr().err.split())
     )
     standing = "student_train.missing_conspicuity=final"

@@ -1,0 +1,151 @@
+"""The published way: the teacher in the loop, its maps made anew for every sample. It is the oracle of stored ones.
+
+It has the face of `Targets`, so a run cannot tell which of them it learns from. Windows, head and preprocessing are
+the dump's own (networks/teacher_maps.py), and a frame that does not decode shows its neighbour, as there; what is not
+there is rounding to 8 bits and smaller grids. The maps are made in the threads that load samples, each with one thread
+of torch, so they have the same bits in every run. Cost: a teacher's window for each target frame of every sample and
+epoch (16 for an M student of HD2S), and each video decoded once at the start where no store knows its length.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from tinyhd_pipe.stages.networks.levels import CONSPICUITY, FINAL
+from tinyhd_pipe.stages.networks.network import Network
+from tinyhd_pipe.stages.networks.overlap import cores, in_parallel
+from tinyhd_pipe.stages.networks.teacher_maps import logits_at
+from tinyhd_pipe.stages.training.dataset import FrameReader, TrainingVideo
+from tinyhd_pipe.stages.training.targets import Maps, Targets, lacking, usable_frames
+from tinyhd_pipe.stages.video.clips import WINDOW
+from tinyhd_pipe.stages.video.index import kept_index
+from tinyhd_pipe.stages.video.sources import VideoSource, digest
+from tinyhd_pipe.store.errors import VideoError
+from tinyhd_pipe.store.manifest import VideoRow
+
+
+@dataclass(frozen=True, eq=False)
+class LiveTargets:
+    """Teacher maps of videos, made when they are asked for."""
+
+    teacher: Network
+    rows: Mapping[str, VideoRow]
+    """What is known of each video, by id."""
+    sources: Mapping[str, VideoSource]
+    every: int = 1
+    """Only frames 0, every, 2 * every, ... are asked for."""
+    final_stands_in: bool = False
+    """Where the teacher has no conspicuity maps, the final map is the target of D1's four."""
+    _reader: FrameReader = field(default_factory=FrameReader)
+
+    @staticmethod
+    def of(teacher: Network, sources: Sequence[VideoSource], *, final_stands_in: bool = False) -> "LiveTargets":
+        """Every frame of these videos. Those that do not decode have no frames, and a problem that says why."""
+        rows = in_parallel(_look_at, iter(sources), cores())
+        return LiveTargets(teacher, {row.id: row for row in rows}, _by_id(sources), final_stands_in=final_stands_in)
+
+    @staticmethod
+    def instead_of(stored: Targets, teacher: Network, sources: Sequence[VideoSource]) -> "LiveTargets":
+        """The very frames that are learned from stores, so that samples are the same; `teacher` made those maps."""
+        held = set(stored.videos)
+        rows = {source.id: stored.video(source.id) for source in sources if source.id in held}
+        return LiveTargets(teacher, rows, _by_id(sources), every=stored.every, final_stands_in=stored.final_stands_in)
+
+    @cached_property
+    def levels(self) -> tuple[str, ...]:
+        """Levels that there is a target for; the teacher is asked once, for a black window."""
+        black = np.zeros((WINDOW, *self.teacher.scaling.size, 3), np.uint8)
+        maps = logits_at(self.teacher, np.array([WINDOW - 1]), frames=WINDOW, read=black.__getitem__)
+        return tuple(self._with_stand_ins(maps))
+
+    @property
+    def videos(self) -> list[str]:
+        return sorted(self.rows)
+
+    @property
+    def urls(self) -> str:
+        return f"the {self.teacher.kind} teacher"
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Video id -> one line, for those that do not decode, or not all of them."""
+        return {video: row.problem for video, row in self.rows.items() if row.problem}
+
+    def video(self, video: str) -> VideoRow:
+        return self.rows[video]
+
+    def read(self, video: str, frames: Any, *, size: tuple[int, int]) -> Maps:
+        """Maps of some frames, level -> float32 (frame, y, x) at `size`, as a store's reader would give them.
+
+        Costs the windows that answer for these frames. Raises VideoError for a video that has changed.
+        """
+        row = self.rows[video]
+        shown = _shown(row)
+        seen = TrainingVideo(self.sources[video], frames=row.frames, usable=usable_frames(row))
+        logits = logits_at(
+            self.teacher,
+            np.asarray(frames),
+            frames=row.frames,
+            read=lambda numbers: self._reader.read(seen, shown[numbers]),
+        )
+        maps = {
+            level: F.interpolate(one[:, None].cpu(), size=size, mode="bilinear", align_corners=False)[:, 0].sigmoid()
+            for level, one in logits.items()
+        }
+        return self._with_stand_ins({level: one.numpy() for level, one in maps.items()})
+
+    def _with_stand_ins(self, maps: Mapping[str, Any]) -> dict[str, Any]:
+        stands_in = self.final_stands_in and maps.keys().isdisjoint(CONSPICUITY)
+        return {**maps, **dict.fromkeys(CONSPICUITY, maps[FINAL])} if stands_in else dict(maps)
+
+    def facts(self) -> dict[str, Any]:
+        """Whose maps these are, as a student's weights file tells it."""
+        return {
+            "teacher": self.teacher.identity,
+            "online": True,
+            "every": self.every,
+            "final_stands_in": self.final_stands_in,
+        }
+
+    def lacking(self, decoders: Sequence[str]) -> list[str]:
+        """The maps of a student with these decoders that the teacher has no target for."""
+        return lacking(decoders, self.levels)
+
+
+def _by_id(sources: Iterable[VideoSource]) -> dict[str, VideoSource]:
+    return {source.id: source for source in sources}
+
+
+def _look_at(source: VideoSource) -> VideoRow:
+    """A video's length and the frames that fail, by decoding all of it."""
+    failed, problem = np.zeros(0, bool), ""
+    try:
+        failed = ~kept_index(source).valid
+        problem = f"{failed.sum()} of {len(failed)} frames do not decode" if failed.any() else ""
+    except VideoError as error:
+        problem = str(error)
+    return VideoRow(
+        id=source.id,
+        digest=digest(source),
+        frames=len(failed),
+        height=0,
+        width=0,
+        rate="",
+        first_frame=0,
+        rows=len(failed),
+        first_row=0,
+        problem=problem,
+        failed=tuple(np.flatnonzero(failed).tolist()),
+    )
+
+
+def _shown(row: VideoRow) -> NDArray[np.int64]:
+    """(frame,) the frame that each one shows: itself, or in a gap the one before it, or after it at the start."""
+    frames = np.arange(row.frames)
+    decoded = np.setdiff1d(frames, row.failed)
+    return decoded[np.maximum(np.searchsorted(decoded, frames, side="right") - 1, 0)]
