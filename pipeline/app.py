@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tinyhd_pipe.pipeline import bench_commands, commands, dump_command, store_commands, training_commands
+from tinyhd_pipe.pipeline import bench_commands, commands, console, dump_command, store_commands, training_commands
 from tinyhd_pipe.pipeline.options import Command, Group
 from tinyhd_pipe.store.errors import SettingError, TinyHDError
 
@@ -62,6 +62,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     terminated: list[int] = []
+    console.err.quiet = not console.speaks()
     try:
         with _termination_interrupts(terminated):
             code = app(arguments, standalone_mode=False)
@@ -101,5 +102,10 @@ def _termination_interrupts(received: list[int]) -> Iterator[None]:
 
 
 def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"tinyhd-pipe: {' '.join(message.split())}\n")
+    if console.speaks("LOCAL_RANK"):  # of several processes, all of which know what one of them has met with
+        sys.stderr.write(f"tinyhd-pipe: {' '.join(message.split())}\n")
     return code
+
+
+if __name__ == "__main__":  # torchrun -m tinyhd_pipe.pipeline.app
+    main()

@@ -5,6 +5,7 @@ that work goes on without being filled by it.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,19 @@ from rich.table import Table
 
 SECONDS_BETWEEN_LINES = 10.0
 err = Console(stderr=True, highlight=False)
+
+
+def speaks(rank: str = "RANK") -> bool:
+    """Whether this is the one that speaks to people of several processes that torchrun has started.
+
+    That is the first of all, or by `LOCAL_RANK` the first of its machine.
+    """
+    return not are_several() or os.environ.get(rank, "0") == "0"
+
+
+def are_several() -> bool:
+    """Whether torchrun has started this process, and others, for one run."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 class Advance(Protocol):
@@ -98,14 +112,19 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 def device(wanted: str) -> str:
     """The device that is meant by `--device`, said in one line where it was left to us.
 
-    Raises SettingError for one that is not known or not there.
+    Of several processes that torchrun has started on a machine, each gets a GPU of its own. Raises SettingError for a
+    device that is not known or not there.
     """
-    from tinyhd_pipe.stages.networks.device import choose_device  # torch is slow to import
+    from torch.cuda import device_count  # slow to import
+
+    from tinyhd_pipe.stages.networks.device import choose_device, device_of
 
     chosen = choose_device(wanted)
     if wanted == "auto":
         say(f"device: {chosen.device} ({chosen.why})")
-    return chosen.device
+    return (
+        device_of(chosen.device, os.environ.get("LOCAL_RANK", "0"), device_count()) if are_several() else chosen.device
+    )
 
 
 def duration(seconds: float) -> str:
@@ -129,7 +148,7 @@ def size(count: float) -> str:
 
 def result(value: Any, *, as_json: bool) -> None:
     """Print a stage's result on stdout for machines, where they asked for it."""
-    if as_json:
+    if as_json and speaks():
         sys.stdout.write(json.dumps(_plain(value), indent=2) + "\n")
 
 

@@ -62,6 +62,7 @@ def teacher_train(
     from tinyhd_pipe.stages import teacher_train as stage
     from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
     from tinyhd_pipe.stages.training.fitting import Run
+    from tinyhd_pipe.stages.training.processes import joined
 
     keep_freed_memory()
     recipe = load_params(params, overrides).teacher_train
@@ -71,8 +72,8 @@ def teacher_train(
         console.result({"best": adopted}, as_json=as_json)
         return
     run = Run(out, resume=resume, overwrite=overwrite, device=console.device(device), tensorboard=tensorboard)
-    with training_progress("teacher") as shown:
-        run = replace(run, begun=shown.begun, step_done=shown.step_done, epoch_done=shown.epoch_done)
+    with joined() as processes, training_progress("teacher") as shown:
+        run = shown.listening_to(replace(run, processes=processes))
         fitted = stage.teacher_train(find_annotated_videos(data), recipe, run)
     _show_fitted(fitted, as_json=as_json)
 
@@ -114,6 +115,7 @@ def student_train(
     from tinyhd_pipe.stages import student_train as stage
     from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
     from tinyhd_pipe.stages.training.fitting import Run
+    from tinyhd_pipe.stages.training.processes import joined
 
     check_teacher_options(online, teacher_weights, store or [])
     keep_freed_memory()
@@ -130,8 +132,8 @@ def student_train(
         targets = live_targets(live, stored, sources, annotated, recipe)
     assert targets is not None
     _say_lacking(targets, recipe)
-    with training_progress("student") as shown:
-        run = replace(run, begun=shown.begun, step_done=shown.step_done, epoch_done=shown.epoch_done)
+    with joined() as processes, training_progress("student") as shown:
+        run = shown.listening_to(replace(run, processes=processes))
         fitted = stage.student_train(targets, sources, annotated, recipe, run)
     _show_fitted(fitted, as_json=as_json)
 

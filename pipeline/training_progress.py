@@ -8,6 +8,7 @@ terminal is drawn four times a second, whatever the steps do.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -19,6 +20,7 @@ from rich.text import Text
 from tinyhd_pipe.pipeline import console
 
 if TYPE_CHECKING:
+    from tinyhd_pipe.stages.training.fitting import Run
     from tinyhd_pipe.stages.training.history import EpochReport, StepReport
 
 
@@ -34,6 +36,10 @@ class TrainingProgress:
         self._seen: tuple[dict[str, float], int] = ({}, 0)  # sums of an epoch's terms, and of how many steps
         self._validated: EpochReport | None = None
         self._best: EpochReport | None = None
+
+    def listening_to(self, run: "Run") -> "Run":
+        """The same run, which tells what it does to this."""
+        return replace(run, begun=self.begun, step_done=self.step_done, epoch_done=self.epoch_done)
 
     def begun(self, done: int, history: "Sequence[EpochReport]") -> None:
         """The work begins now, after `done` steps and the epochs of `history`."""

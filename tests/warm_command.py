@@ -10,13 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-IMPORTED = ("pipeline.app", "pipeline.params", "stages.dump.plan", "stages.dump.store_check", "stages.teacher_dump")
+IMPORTED = (
+    *("pipeline.app", "pipeline.params", "stages.dump.plan", "stages.dump.store_check", "stages.teacher_dump"),
+    *("stages.student_train", "stages.training.processes"),
+)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -38,11 +42,13 @@ class WarmCommand:
         self._process.communicate()
         assert self._process.returncode == 0
 
-    def start(self, arguments: Sequence[object], output: Path) -> "Running":
-        """Begin a command; what it prints goes to `output`."""
-        return Running(
-            self._ask({"start": [str(argument) for argument in arguments], "output": str(output)}), self, output
-        )
+    def start(
+        self, arguments: Sequence[object], output: Path, environment: Mapping[str, str] | None = None
+    ) -> "Running":
+        """Begin a command, with more in its environment; what it prints goes to `output`."""
+        words = [str(argument) for argument in arguments]
+        asked = {"start": words, "output": str(output), "environment": dict(environment or {})}
+        return Running(self._ask(asked), self, output)
 
     def run(self, arguments: Sequence[object], output: Path) -> tuple[int, str]:
         """Exit code and output of a command."""
@@ -87,28 +93,30 @@ class Running:
 def _serve() -> None:
     for name in IMPORTED:
         import_module(f"tinyhd_pipe.{name}")
+    import_module("torch._dynamo")  # which any optimiser imports
     for line in sys.stdin:
         request = json.loads(line)
         if "start" in request:
             assert len(os.listdir("/proc/self/task")) == 1, "a fork would lose threads"  # noqa: PTH208
-            answer = os.fork() or _become(request["start"], request["output"])
+            answer = os.fork() or _become(request)
         else:
             answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
         sys.stdout.write(f"{answer}\n")
         sys.stdout.flush()
 
 
-def _become(arguments: list[str], output: str) -> int:
+def _become(request: Mapping[str, Any]) -> int:
     """Be that command from here on."""
+    os.environ.update(request["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    written = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for descriptor in (1, 2):
         os.dup2(written, descriptor)
     from tinyhd_pipe.pipeline.app import run
 
     code = 70
     try:
-        code = run(arguments)
+        code = run(request["start"])
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -17,6 +17,7 @@ import torch
 from distributed import Worker, get_worker
 
 from tinyhd_pipe.stages.dump.shard_work import make_shard
+from tinyhd_pipe.stages.networks.device import device_of
 from tinyhd_pipe.stages.networks.network import Network, Precision, Size, Unshown, load_teacher
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import ClusterError, StoreError
@@ -129,15 +130,6 @@ def _teacher(order: Order, worker: Worker) -> Network:
 @lru_cache(maxsize=1)
 def _loaded(file: TeacherFile) -> Network:
     return file.load()
-
-
-def device_of(device: str, worker: object, count: int) -> str:
-    """The device of a worker of ours: they share out all CUDA devices, unless the user named one of them.
-
-    cuda, worker 5, 4 devices   ->  cuda:1
-    cuda:2, cpu                 ->  as they are
-    """
-    return f"cuda:{int(str(worker)) % count}" if device == "cuda" and count else device
 
 
 @dataclass

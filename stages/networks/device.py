@@ -42,6 +42,15 @@ def choose_device(wanted: str) -> Chosen:
     return Chosen("cpu", f"MPS is there, but {reason}; --device mps takes it all the same")
 
 
+def device_of(device: str, worker: object, count: int) -> str:
+    """The device of one of our processes: they share out all CUDA devices, unless the user named one of them.
+
+    cuda, worker 5, 4 devices   ->  cuda:1
+    cuda:2, cpu                 ->  as they are
+    """
+    return f"cuda:{int(str(worker)) % count}" if device == "cuda" and count else device
+
+
 def _there(wanted: str) -> str:
     known = "use auto, cpu, cuda, cuda:N or mps"
     try:

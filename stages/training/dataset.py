@@ -68,6 +68,8 @@ class Batch:
         )
 
 
+Key = tuple[int, int]
+"""A sample: epoch, and index in it."""
 Terms = Callable[[Mapping[str, Tensor], Batch], dict[str, Tensor]]
 """(logits, batch) -> named terms of the loss, each a mean over the batch, nats."""
 

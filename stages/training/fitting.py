@@ -8,15 +8,12 @@ release the interpreter's lock.
 """
 
 import math
-import os
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +23,12 @@ from torch import nn
 from tinyhd_pipe.stages.networks.layers.layout import channels_last
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.settings.training import Recipe
-from tinyhd_pipe.stages.training.checkpoint import STATE, Held, Stand, has_ended, save, take_up
-from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Terms, collate
+from tinyhd_pipe.stages.training.checkpoint import STATE, Held, Stand, first_difference, has_ended, save, take_up
+from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Key, Terms, collate
 from tinyhd_pipe.stages.training.history import EpochReport, StepReport
 from tinyhd_pipe.stages.training.optimisation import average_of, clip, learning_rate, optimiser_of, set_rate
+from tinyhd_pipe.stages.training.processes import ALONE, Processes
+from tinyhd_pipe.stages.training.signals import uninterrupted
 from tinyhd_pipe.stages.training.tensorboard import Log, tensorboard
 from tinyhd_pipe.store.errors import SettingError, TrainingError
 
@@ -76,6 +75,8 @@ class Run:
     device: str = "cpu"
     checkpoint_minutes: float = 10.0
     """Between two checkpoints within an epoch; there is one after every epoch and at Ctrl-C or SIGTERM, too."""
+    processes: Processes = ALONE
+    """Those that share out the steps; the first of them alone writes, validates and tells."""
     tensorboard: bool = False
     """Log for TensorBoard, in `out`/tensorboard."""
     begun: Callable[[int, Sequence[EpochReport]], None] = lambda done, history: None
@@ -97,6 +98,15 @@ class _Work:
     steps_per_epoch: int
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What one process takes of a step."""
+
+    batches: Sequence[Batch]
+    samples: int
+    """Of the whole step, over all processes."""
+
+
 def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
     """Fit a network and leave `best.safetensors`, `last.safetensors`, `history.csv` and `validation.png` in the run's
     folder.
@@ -105,25 +115,26 @@ def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
     TensorBoard where it is not installed; TrainingError, with the samples named and the last good checkpoint kept, when
     a loss or a gradient is not finite.
     """
-    if recipe.mixed_precision and torch.device(run.device).type == "cpu":
-        raise SettingError("mixed_precision: bfloat16 training crashes on a CPU; set it to false, or use a GPU")
+    _refuse_what_cannot_be(recipe, run)
     started = time.monotonic()
     run.out.mkdir(parents=True, exist_ok=True)
     module = channels_last(objective.module.to(run.device))
     held = Held(module, average_of(module, recipe), optimiser_of(objective.parameter_groups, recipe))
     stand = _begin(run, objective, held)
+    _refuse_other_processes(run, objective.facts, stand)
     samples_per_epoch = len(objective.dataset.epoch_keys(0, recipe.clips_per_video))
     steps_per_epoch = math.ceil(samples_per_epoch / (recipe.batch * recipe.accumulate))
     done = stand.epoch * steps_per_epoch + stand.step
 
-    with tensorboard(run.out / "tensorboard", done=done, wanted=run.tensorboard) as log:
+    with tensorboard(run.out / "tensorboard", done=done, wanted=run.tensorboard and run.processes.is_first) as log:
         work = _Work(objective, recipe, run, held, stand, log, steps_per_epoch)
         run.begun(done, stand.history)
         try:
             while not stand.has_ended:
                 _epoch(work)
         except KeyboardInterrupt:
-            _keep(work)
+            with uninterrupted():
+                _keep(work)
             raise
 
     if stand.best_epoch < 0:
@@ -138,24 +149,26 @@ def _epoch(work: _Work) -> None:
         _take_up_the_best(run.out, work.held, stand)
     work.held.module.train()
     kept = time.monotonic()
-    for batches in _steps(work.objective.dataset, recipe, stand):
-        run.step_done(_step(work, batches))
+    for part in _steps(work):
+        run.step_done(_step(work, part))
+        run.processes.obey()
         if time.monotonic() - kept > 60 * run.checkpoint_minutes:
             _keep(work)
             kept = time.monotonic()
     _end_epoch(work)
     _keep(work)
     run.epoch_done(stand.history[-1])
+    run.processes.obey()
 
 
-def _step(work: _Work, batches: Sequence[Batch]) -> StepReport:
+def _step(work: _Work, part: _Part) -> StepReport:
     """Take one optimiser step; Ctrl-C and SIGTERM wait for its end."""
-    recipe, held, stand, device = work.recipe, work.held, work.stand, torch.device(work.run.device)
+    recipe, held, stand = work.recipe, work.held, work.stand
     done = stand.epoch * work.steps_per_epoch + stand.step
     rate = learning_rate(recipe, step=done, steps_per_epoch=work.steps_per_epoch)
     set_rate(held.optimiser, rate)
-    with _uninterrupted():
-        terms = _gradients(work.objective, recipe, held, [batch.to(device) for batch in batches])
+    with uninterrupted():
+        terms = work.run.processes.combined(held.module, lambda: _gradients(work, part), len(part.batches))
         _refuse_what_is_not_finite(terms, clip(held.module, recipe.clip_norm), work.objective.dataset, recipe, stand)
         _move(held, stand, {name: term / work.steps_per_epoch for name, term in terms.items()})
         report = StepReport(
@@ -165,7 +178,7 @@ def _step(work: _Work, batches: Sequence[Batch]) -> StepReport:
             epochs=recipe.epochs,
             loss=terms,
             learning_rate=rate,
-            samples=sum(len(batch.clip) for batch in batches),
+            samples=part.samples,
         )
         work.log.step(report)
     return report
@@ -173,8 +186,29 @@ def _step(work: _Work, batches: Sequence[Batch]) -> StepReport:
 
 def _keep(work: _Work) -> None:
     """Write a checkpoint, after all that was logged up to it."""
-    work.log.flush()
-    save(work.run.out, work.objective.facts, work.held, work.stand)
+    if work.run.processes.is_first:
+        work.log.flush()
+        save(work.run.out, work.objective.facts, work.held, work.stand)
+
+
+def _refuse_what_cannot_be(recipe: Recipe, run: Run) -> None:
+    if recipe.mixed_precision and torch.device(run.device).type == "cpu":
+        raise SettingError("mixed_precision: bfloat16 training crashes on a CPU; set it to false, or use a GPU")
+    if recipe.accumulate % run.processes.count:
+        raise SettingError(
+            f"accumulate = {recipe.accumulate}: {run.processes.count} processes share out that many batches of a step; "
+            f"make it a multiple of {run.processes.count}"
+        )
+
+
+def _refuse_other_processes(run: Run, facts: Mapping[str, Any], stand: Stand) -> None:
+    """All processes must see the same videos and maps, settings and checkpoint; none goes on before all have looked."""
+    first, *others = run.processes.exchanged({**facts, "steps done": [stand.epoch, stand.step]})
+    for rank, other in enumerate(others, start=1):
+        if difference := first_difference(first, other):
+            raise SettingError(
+                f"process {rank} differs from the first: {difference}; give all the same files, folder and settings"
+            )
 
 
 def _begin(run: Run, objective: Objective, held: Held) -> Stand:
@@ -194,16 +228,16 @@ def _begin(run: Run, objective: Objective, held: Held) -> Stand:
     return Stand()
 
 
-def _gradients(objective: Objective, recipe: Recipe, held: Held, batches: Sequence[Batch]) -> dict[str, float]:
-    """Leave the gradients of one optimiser step; returns the mean of every loss term over its samples, nats."""
-    held.optimiser.zero_grad(set_to_none=True)
-    samples = sum(len(batch.clip) for batch in batches)
+def _gradients(work: _Work, part: _Part) -> dict[str, float]:
+    """Leave the gradients of a part of a step; returns its share of every term's mean over the step's samples, nats."""
+    device, module = torch.device(work.run.device), work.held.module
+    work.held.optimiser.zero_grad(set_to_none=True)
     sums: dict[str, float] = {}
-    for batch in batches:
-        with torch.autocast(batch.clip.device.type, torch.bfloat16, enabled=recipe.mixed_precision):
-            logits = held.module(batch.clip)
-        terms = objective.loss_terms({level: maps.float() for level, maps in logits.items()}, batch)
-        share = len(batch.clip) / samples
+    for batch in (batch.to(device) for batch in part.batches):
+        with torch.autocast(device.type, torch.bfloat16, enabled=work.recipe.mixed_precision):
+            logits = module(batch.clip)
+        terms = work.objective.loss_terms({level: maps.float() for level, maps in logits.items()}, batch)
+        share = len(batch.clip) / part.samples
         torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
         for name, term in terms.items():
             sums[name] = sums.get(name, 0.0) + float(term.detach()) * share
@@ -237,24 +271,36 @@ def _move(held: Held, stand: Stand, shares: Mapping[str, float]) -> None:
 
 def _end_epoch(work: _Work) -> None:
     """Validate and draw where it is time, keep the best weights, and write the epoch down."""
-    out, objective, recipe, held, stand = work.run.out, work.objective, work.recipe, work.held, work.stand
+    recipe, stand = work.recipe, work.stand
     done = stand.epoch + 1
-    scored = held.scored.eval()
-    validation, best, picture = None, False, None
-    if done % recipe.validate_every == 0 or done == recipe.epochs:
-        validation = dict(objective.validate(scored))
-        if best := next(iter(validation.values())) < stand.best_score:
-            write_weights(out / "best.safetensors", scored.state_dict(), {**objective.facts, "epoch": stand.epoch})
-    if recipe.picture_every and (done % recipe.picture_every == 0 or done == recipe.epochs):
-        picture = objective.picture(scored, out / "validation.png")
-    with _uninterrupted():
-        rate = held.optimiser.param_groups[0]["lr"]
+    validation, picture = work.run.processes.from_first(lambda: _look_at_clips_left_out(work))
+    with uninterrupted():
+        rate = work.held.optimiser.param_groups[0]["lr"]
         stand.history.append(EpochReport(stand.epoch, dict(stand.sums), validation, rate))
         work.log.epoch(stand.history[-1], picture)
-        if validation is not None and best:
+        if validation is not None and _is_better(validation, stand):
             stand.best_score, stand.best_epoch = next(iter(validation.values())), stand.epoch
         stand.epoch, stand.step, stand.sums = done, 0, {}
         stand.has_ended = done == recipe.epochs or _has_stalled(stand, recipe)
+
+
+def _look_at_clips_left_out(work: _Work) -> tuple[dict[str, float] | None, Path | None]:
+    """Scores and picture, each where it is time for it; weights with better scores than any before are written."""
+    out, objective, recipe, stand = work.run.out, work.objective, work.recipe, work.stand
+    done = stand.epoch + 1
+    scored = work.held.scored.eval()
+    validation = picture = None
+    if done % recipe.validate_every == 0 or done == recipe.epochs:
+        validation = dict(objective.validate(scored))
+        if _is_better(validation, stand):
+            write_weights(out / "best.safetensors", scored.state_dict(), {**objective.facts, "epoch": stand.epoch})
+    if recipe.picture_every and (done % recipe.picture_every == 0 or done == recipe.epochs):
+        picture = objective.picture(scored, out / "validation.png")
+    return validation, picture
+
+
+def _is_better(validation: Mapping[str, float], stand: Stand) -> bool:
+    return next(iter(validation.values())) < stand.best_score
 
 
 def _has_stalled(stand: Stand, recipe: Recipe) -> bool:
@@ -272,44 +318,30 @@ def _take_up_the_best(out: Path, held: Held, stand: Stand) -> None:
             held.average.module.load_state_dict(best)
 
 
-def _keys(dataset: ClipDataset, recipe: Recipe, stand: Stand) -> list[tuple[int, int]]:
+def _keys(dataset: ClipDataset, recipe: Recipe, stand: Stand) -> list[Key]:
     """The samples of what is left of an epoch."""
     return dataset.epoch_keys(stand.epoch, recipe.clips_per_video)[stand.step * recipe.batch * recipe.accumulate :]
 
 
-def _steps(dataset: ClipDataset, recipe: Recipe, stand: Stand) -> Iterator[list[Batch]]:
-    """What is left of an epoch, loaded ahead in threads: `accumulate` batches for each optimiser step."""
-    keys = _keys(dataset, recipe, stand)
-    groups = [keys[start : start + recipe.batch] for start in range(0, len(keys), recipe.batch)]
+def _steps(work: _Work) -> Iterator[_Part]:
+    """This process's part of what is left of an epoch, step by step; three batches are loaded ahead, in threads."""
+    dataset, recipe = work.objective.dataset, work.recipe
+    keys, per_step = _keys(dataset, recipe, work.stand), recipe.batch * recipe.accumulate
+    steps = _groups(keys, per_step)
+    parts = [work.run.processes.share_of(_groups(step, recipe.batch), recipe.accumulate) for step in steps]
+    groups = (group for part in parts for group in part)
+    ahead: deque[list[Future[Batch]]] = deque()
     # A loader thread that used torch's threads, too, would fight for the cores with the one that trains.
     with ThreadPoolExecutor(max_workers=2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        ahead: deque[list[Future[Batch]]] = deque()
-        step: list[Batch] = []
-        for group in (*groups, None, None):
-            if group is not None:
+
+        def load() -> Batch:
+            for group in islice(groups, 3 - len(ahead)):
                 ahead.append([pool.submit(dataset.__getitem__, key) for key in group])
-            if ahead and (len(ahead) > 2 or group is None):
-                step.append(collate([sample.result() for sample in ahead.popleft()]))
-            if len(step) == recipe.accumulate:
-                yield step
-                step = []
-        if step:
-            yield step
+            return collate([sample.result() for sample in ahead.popleft()])
+
+        for step, part in zip(steps, parts, strict=True):
+            yield _Part([load() for _ in part], samples=len(step))
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait until this is done; they reach the main thread alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, _: waiting.append(number)) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
-        if waiting:
-            os.kill(os.getpid(), waiting[0])
+def _groups(keys: Sequence[Key], size: int) -> list[Sequence[Key]]:
+    return [keys[start : start + size] for start in range(0, len(keys), size)]

@@ -20,7 +20,7 @@ from tests.stages.test_teacher_dump import BUDGET, _clip, _files, _teacher
 from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.dump import cluster_work
 from tinyhd_pipe.stages.dump.cluster import Cluster, _Tally
-from tinyhd_pipe.stages.dump.cluster_work import Order, TeacherFile, device_of, make_shard_once
+from tinyhd_pipe.stages.dump.cluster_work import Order, TeacherFile, make_shard_once
 from tinyhd_pipe.stages.networks.network import Network, load_teacher
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.teacher_dump import DumpProgress, describe, teacher_dump
@@ -285,12 +285,6 @@ def test_progress_counts_a_shard_that_is_made_again_once() -> None:
     tally.finished(ShardTask(0, (Member("x", ""), Member("y", ""))), 30, 3_100)
     tally.told(0, "c", 29, 1, 2_900)  # came late
     assert told == [(10, 0, 1_000), (15, 0, 1_500), (7, 0, 700), (25, 0, 2_500), (35, 2, 3_600)]
-
-
-def test_workers_share_out_the_cuda_devices_and_take_the_one_that_is_named() -> None:
-    assert [device_of("cuda", worker, 4) for worker in range(6)] == [f"cuda:{i}" for i in (0, 1, 2, 3, 0, 1)]
-    assert device_of("cuda:2", 3, 4) == "cuda:2"
-    assert device_of("cpu", 3, 4) == "cpu"
 
 
 def test_a_cluster_is_ours_or_an_existing_one(teacher: Network, place: Path) -> None:

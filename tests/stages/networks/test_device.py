@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tinyhd_pipe.stages.networks import device
-from tinyhd_pipe.stages.networks.device import choose_device, why_not
+from tinyhd_pipe.stages.networks.device import choose_device, device_of, why_not
 from tinyhd_pipe.store.errors import SettingError
 
 
@@ -61,3 +61,9 @@ def test_a_device_that_is_there_is_taken_as_it_was_named(monkeypatch: pytest.Mon
     assert [choose_device(name).device for name in ("cpu", "cuda", "cuda:1")] == ["cpu", "cuda", "cuda:1"]
     with pytest.raises(SettingError, match="torch sees 2"):
         choose_device("cuda:2")
+
+
+def test_processes_share_out_the_cuda_devices_and_take_the_one_that_is_named() -> None:
+    assert [device_of("cuda", worker, 4) for worker in range(6)] == [f"cuda:{i}" for i in (0, 1, 2, 3, 0, 1)]
+    assert device_of("cuda:2", 3, 4) == "cuda:2"
+    assert device_of("cpu", 3, 4) == "cpu"
