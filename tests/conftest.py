@@ -15,7 +15,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests that need ../shared where it is missing; in CI its absence is an error, never a skip."""
+    """Skip tests that need ../shared where it is missing; in CI its absence is an error, never a skip.
+
+    Those that need a GPU are skipped where there is none, each with a line of its own in the report.
+    """
+    _skip_what_needs_a_gpu([item for item in items if item.get_closest_marker("cuda")])
     if SHARED.is_dir():
         return
     if os.environ.get("CI"):
@@ -23,6 +27,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("shared"):
             item.add_marker(pytest.mark.skip(reason=f"needs {SHARED}"))
+
+
+def _skip_what_needs_a_gpu(items: list[pytest.Item]) -> None:
+    if not items:
+        return
+    import torch  # slow to import
+
+    for item in items if not torch.cuda.is_available() else []:
+        item.add_marker(pytest.mark.skip(reason=f"needs an NVIDIA GPU: {item.name}"))
 
 
 @pytest.fixture(scope="session")

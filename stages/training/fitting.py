@@ -9,23 +9,21 @@ release the interpreter's lock.
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinyhd_pipe.stages.networks.layers.layout import channels_last
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.settings.training import Recipe
 from tinyhd_pipe.stages.training.checkpoint import STATE, Held, Stand, first_difference, has_ended, save, take_up
-from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Key, Terms, collate
+from tinyhd_pipe.stages.training.dataset import ClipDataset, Terms
 from tinyhd_pipe.stages.training.history import EpochReport, StepReport
+from tinyhd_pipe.stages.training.loading import Part, keys_left, parts
 from tinyhd_pipe.stages.training.optimisation import average_of, clip, learning_rate, optimiser_of, set_rate
 from tinyhd_pipe.stages.training.processes import ALONE, Processes
 from tinyhd_pipe.stages.training.signals import uninterrupted
@@ -98,15 +96,6 @@ class _Work:
     steps_per_epoch: int
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What one process takes of a step."""
-
-    batches: Sequence[Batch]
-    samples: int
-    """Of the whole step, over all processes."""
-
-
 def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
     """Fit a network and leave `best.safetensors`, `last.safetensors`, `history.csv` and `validation.png` in the run's
     folder.
@@ -118,6 +107,8 @@ def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
     _refuse_what_cannot_be(recipe, run)
     started = time.monotonic()
     run.out.mkdir(parents=True, exist_ok=True)
+    if run.device.startswith("cuda"):
+        torch.cuda.set_device(run.device)  # pinned memory and NCCL go by it
     module = channels_last(objective.module.to(run.device))
     held = Held(module, average_of(module, recipe), optimiser_of(objective.parameter_groups, recipe))
     stand = _begin(run, objective, held)
@@ -149,7 +140,7 @@ def _epoch(work: _Work) -> None:
         _take_up_the_best(run.out, work.held, stand)
     work.held.module.train()
     kept = time.monotonic()
-    for part in _steps(work):
+    for part in parts(work.objective.dataset, recipe, run.processes, stand, device=run.device):
         run.step_done(_step(work, part))
         run.processes.obey()
         if time.monotonic() - kept > 60 * run.checkpoint_minutes:
@@ -161,7 +152,7 @@ def _epoch(work: _Work) -> None:
     run.processes.obey()
 
 
-def _step(work: _Work, part: _Part) -> StepReport:
+def _step(work: _Work, part: Part) -> StepReport:
     """Take one optimiser step; Ctrl-C and SIGTERM wait for its end."""
     recipe, held, stand = work.recipe, work.held, work.stand
     done = stand.epoch * work.steps_per_epoch + stand.step
@@ -228,19 +219,27 @@ def _begin(run: Run, objective: Objective, held: Held) -> Stand:
     return Stand()
 
 
-def _gradients(work: _Work, part: _Part) -> dict[str, float]:
-    """Leave the gradients of a part of a step; returns its share of every term's mean over the step's samples, nats."""
+def _gradients(work: _Work, part: Part) -> dict[str, float]:
+    """Leave the gradients of a part of a step; returns its share of every term's mean over the step's samples, nats.
+
+    Only the network runs in bfloat16 where that is asked for; weights, losses and optimiser stay in float32. Its range
+    is float32's, so that no loss has to be scaled.
+    """
     device, module = torch.device(work.run.device), work.held.module
     work.held.optimiser.zero_grad(set_to_none=True)
-    sums: dict[str, float] = {}
+    figures: list[tuple[float, list[str], Tensor]] = []
     for batch in (batch.to(device) for batch in part.batches):
         with torch.autocast(device.type, torch.bfloat16, enabled=work.recipe.mixed_precision):
             logits = module(batch.clip)
         terms = work.objective.loss_terms({level: maps.float() for level, maps in logits.items()}, batch)
         share = len(batch.clip) / part.samples
-        torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(term.detach()) * share
+        together = torch.stack(list(terms.values()))
+        torch.autograd.backward(together.sum() * share)
+        figures.append((share, list(terms), together.detach()))
+    sums: dict[str, float] = {}
+    for share, names, values in figures:  # asked for at the end, since a GPU would stand still for each
+        for name, value in zip(names, values.tolist(), strict=True):
+            sums[name] = sums.get(name, 0.0) + value * share
     return sums
 
 
@@ -251,7 +250,7 @@ def _refuse_what_is_not_finite(
     figures = {**terms, "norm of the gradient": norm}
     wrong = next((f"{name} = {figure}" for name, figure in figures.items() if not math.isfinite(figure)), None)
     if wrong:
-        keys = _keys(dataset, recipe, stand)[: recipe.batch * recipe.accumulate]
+        keys = keys_left(dataset, recipe, stand)[: recipe.batch * recipe.accumulate]
         samples = "; ".join(dataset.describe(key) for key in keys)
         raise TrainingError(
             f"{wrong} on {samples}: the last checkpoint is kept; look at these samples, lower learning_rate, or set "
@@ -316,32 +315,3 @@ def _take_up_the_best(out: Path, held: Held, stand: Stand) -> None:
         held.module.load_state_dict(best)
         if held.average is not None:
             held.average.module.load_state_dict(best)
-
-
-def _keys(dataset: ClipDataset, recipe: Recipe, stand: Stand) -> list[Key]:
-    """The samples of what is left of an epoch."""
-    return dataset.epoch_keys(stand.epoch, recipe.clips_per_video)[stand.step * recipe.batch * recipe.accumulate :]
-
-
-def _steps(work: _Work) -> Iterator[_Part]:
-    """This process's part of what is left of an epoch, step by step; three batches are loaded ahead, in threads."""
-    dataset, recipe = work.objective.dataset, work.recipe
-    keys, per_step = _keys(dataset, recipe, work.stand), recipe.batch * recipe.accumulate
-    steps = _groups(keys, per_step)
-    parts = [work.run.processes.share_of(_groups(step, recipe.batch), recipe.accumulate) for step in steps]
-    groups = (group for part in parts for group in part)
-    ahead: deque[list[Future[Batch]]] = deque()
-    # A loader thread that used torch's threads, too, would fight for the cores with the one that trains.
-    with ThreadPoolExecutor(max_workers=2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-
-        def load() -> Batch:
-            for group in islice(groups, 3 - len(ahead)):
-                ahead.append([pool.submit(dataset.__getitem__, key) for key in group])
-            return collate([sample.result() for sample in ahead.popleft()])
-
-        for step, part in zip(steps, parts, strict=True):
-            yield _Part([load() for _ in part], samples=len(step))
-
-
-def _groups(keys: Sequence[Key], size: int) -> list[Sequence[Key]]:
-    return [keys[start : start + size] for start in range(0, len(keys), size)]

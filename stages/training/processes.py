@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tinyhd_pipe.stages.training.signals import Hold
-from tinyhd_pipe.store.errors import TrainingError
+from tinyhd_pipe.store.errors import SettingError, TrainingError
 
 Value = TypeVar("Value")
 PATIENCE = timedelta(days=1)
@@ -133,7 +133,8 @@ ALONE = Processes()
 def joined() -> Iterator[Processes]:
     """The processes that torchrun has started for this run; one alone where it has not.
 
-    Meanwhile Ctrl-C and SIGTERM wait until all processes can heed them at the same step (`obey`).
+    Meanwhile Ctrl-C and SIGTERM wait until all processes can heed them at the same step (`obey`). Raises SettingError
+    where they do not find each other.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -141,7 +142,13 @@ def joined() -> Iterator[Processes]:
         return
     # Words go by the processor, tensors by what connects the devices that they are on.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingError(
+            f"WORLD_SIZE = {count}, but the processes do not find each other ({reason}): let torchrun start them"
+        ) from error
     processes = Processes(dist.get_rank(), count)
     try:
         yield processes

@@ -18,8 +18,10 @@ import torch
 from tests.moving_dot import SIZE
 from tests.warm_command import ONE_THREAD, ROOT, Running, WarmCommand
 from tinyhd_pipe.stages.networks.weights import read_weights
+from tinyhd_pipe.stages.training.processes import joined
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store import Store
+from tinyhd_pipe.store.errors import SettingError
 
 TORCHRUN = Path(sys.executable).with_name("torchrun")
 SMALL = ("reduction=4", f"size={list(SIZE)}", "decoders=[d1,d2]", "validation_share=0.5", "validation_clips=1")
@@ -196,6 +198,12 @@ def test_batches_that_cannot_be_shared_out_are_refused_in_one_line(trainings: Tr
     assert [first.code, second.code] == [2, 2]
     assert "accumulate = 3: 2 processes share out that many batches of a step; make it a multiple of 2" in first.said
     assert second.said == ""
+
+
+def test_processes_that_nobody_brought_together_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingError, match=r"WORLD_SIZE = 2, .* RANK expected, but not set\): let torchrun"), joined():
+        pass
 
 
 @pytest.mark.slow

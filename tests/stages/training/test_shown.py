@@ -4,6 +4,7 @@ import io
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,12 @@ def _columns(store: Store, sources: list[VideoSource], outputs: int, tmp_path: P
         sampling=Sampling(outputs=outputs, seed=1, flip=False),
         targets=targets,
     )
+    terms = partial(_terms, conspicuity_weight=1.0)
     drawn: list[tuple[str, dict[str, NDArray[np.uint8]]]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validation_sheet, "sheet", lambda rows, path: drawn.extend(rows))
         validation_sheet.validation_sheet(
-            _SeesTheDot(outputs), data, tmp_path, name="student", loss_terms=_terms, device=torch.device("cpu")
+            _SeesTheDot(outputs), data, tmp_path, name="student", loss_terms=terms, device=torch.device("cpu")
         )
     assert len(drawn) == len(sources)
     return [
@@ -117,16 +119,21 @@ def test_a_log_tells_every_term_and_a_run_that_was_killed_goes_on_in_it_with_no_
     steps: list[StepReport] = []
 
     def copied(step: StepReport) -> None:
+        """Leave what SIGKILL would: the checkpoint of step 2, and a log that has just that, or more steps already."""
         steps.append(step)
         if step.done == 3:
-            shutil.copytree(tmp_path / "whole", tmp_path / "killed")  # what SIGKILL would leave
+            shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+            shutil.copytree(tmp_path / "whole", tmp_path / "killed late")
+        if step.done == 6:
+            shutil.copytree(tmp_path / "whole/tensorboard", tmp_path / "killed late/tensorboard", dirs_exist_ok=True)
 
     several = {"tensorboard": True, "checkpoint_minutes": 0}
-    fitted = _train(store, sources, tmp_path / "whole", PICTURED, step_done=copied, **several)
+    recipe = replace(PICTURED, clips_per_video=4)
+    fitted = _train(store, sources, tmp_path / "whole", recipe, step_done=copied, **several)
     whole = _scalars(tmp_path / "whole")
     for name in steps[0].loss:
         assert whole[f"loss/{name}"] == [(step.done, pytest.approx(step.loss[name])) for step in steps]
-        assert len(whole[f"epoch_loss/{name}"]) == PICTURED.epochs
+        assert len(whole[f"epoch_loss/{name}"]) == recipe.epochs
     assert whole["learning_rate"] == [(step.done, pytest.approx(step.learning_rate)) for step in steps]
     assert [step for step, _ in whole["samples_a_second"]] == [step.done for step in steps]
     ends = [step.done for step in steps if step.of_epoch == step.steps_per_epoch]
@@ -136,10 +143,11 @@ def test_a_log_tells_every_term_and_a_run_that_was_killed_goes_on_in_it_with_no_
         if epoch.validation
     ]
 
-    _train(store, sources, tmp_path / "killed", PICTURED, resume=True, **several)
-    killed = _scalars(tmp_path / "killed")
-    del whole["samples_a_second"], killed["samples_a_second"]  # the clock's
-    assert killed == whole
+    for name in ("killed", "killed late"):
+        _train(store, sources, tmp_path / name, recipe, resume=True, **several)
+        killed = _scalars(tmp_path / name)
+        assert [step for step, _ in killed.pop("samples_a_second")] == [step.done for step in steps]
+        assert killed == {tag: values for tag, values in whole.items() if tag != "samples_a_second"}, name
 
 
 def test_the_log_has_the_picture_of_every_time_and_the_folder_the_newest(
