@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tinyhd_pipe.stages.networks.layers.cpu import Conv3d
 from tinyhd_pipe.stages.networks.layers.depthwise import DepthwiseConv3d
+from tinyhd_pipe.stages.networks.layers.norm import RELU6, normalised
 
 STEM = 32
 """Channels of block 0 at reduction 1."""
@@ -69,9 +70,16 @@ def spatiotemporal(
     return Conv3d(inputs, outputs, (frames, 3, 3), stride, padding, groups=groups, bias=False)
 
 
-def activated(layer: nn.Conv3d) -> nn.Sequential:
+class Activated(nn.Sequential):
     """A convolution, batch norm and ReLU6."""
-    return nn.Sequential(layer, nn.BatchNorm3d(layer.out_channels), nn.ReLU6(inplace=True))
+
+    def __init__(self, layer: nn.Conv3d) -> None:
+        super().__init__(layer, nn.BatchNorm3d(layer.out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer, norm = self
+        assert isinstance(norm, nn.BatchNorm3d)
+        return normalised(norm, layer(x), top=RELU6)
 
 
 class InvertedResidual(nn.Module):
@@ -96,17 +104,22 @@ class InvertedResidual(nn.Module):
     ) -> None:
         super().__init__()
         hidden = inputs * expansion
-        expand = [activated(pointwise(inputs, hidden))] if expansion > 1 else []
+        expand = [Activated(pointwise(inputs, hidden))] if expansion > 1 else []
         self.conv = nn.Sequential(
             *expand,
-            activated(spatiotemporal(hidden, hidden, frames=frames, stride=stride, groups=hidden)),
+            Activated(spatiotemporal(hidden, hidden, frames=frames, stride=stride, groups=hidden)),
             pointwise(hidden, outputs),
             nn.BatchNorm3d(outputs),
         )
         self.residual = residual and stride == (1, 1, 1) and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(x)  # (B, inputs, T, H, W) -> (B, outputs, T / stride, H / stride, W / stride)
+        *layers, norm = self.conv
+        y = x  # (B, inputs, T, H, W) -> (B, outputs, T / stride, H / stride, W / stride)
+        for layer in layers:
+            y = layer(y)
+        assert isinstance(norm, nn.BatchNorm3d)
+        y = normalised(norm, y)
         return x + y if self.residual else y
 
 
@@ -122,7 +135,7 @@ class MobileNetV2(nn.Module):
         super().__init__()
         self.channels = encoder_channels(reduction)
         blocks: list[nn.Module] = [
-            activated(spatiotemporal(3, self.channels[0], frames=3, stride=(2, 2, 2))),
+            Activated(spatiotemporal(3, self.channels[0], frames=3, stride=(2, 2, 2))),
         ]
         for stage in STAGES:
             for position in range(stage.blocks):
@@ -138,7 +151,7 @@ class MobileNetV2(nn.Module):
                         residual=True,
                     )
                 )
-        blocks.append(activated(pointwise(self.channels[-2], self.channels[-1])))
+        blocks.append(Activated(pointwise(self.channels[-2], self.channels[-1])))
         self.encoder = nn.Sequential(*blocks)
 
     def forward(self, clip: Tensor) -> list[Tensor]:

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinyhd_pipe.stages.networks.layers.cpu import Conv3d, MaxPool3d
+from tinyhd_pipe.stages.networks.layers.norm import RELU, normalised
 
 STEM = 64
 """Channels of block 1 at width 1."""
@@ -93,7 +93,7 @@ class ConvUnit(nn.Module):
         self.bn = _norm(conv, S3D_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)), inplace=True)
+        return normalised(self.bn, self.conv(x), top=RELU)
 
 
 class SeparableUnit(nn.Module):
@@ -114,11 +114,11 @@ class SeparableUnit(nn.Module):
 
     def spatial(self, x: Tensor) -> Tensor:
         """The first half, which sees every frame by itself."""
-        return F.relu(self.bn_s(self.conv_s(x)), inplace=True)
+        return normalised(self.bn_s, self.conv_s(x), top=RELU)
 
     def temporal(self, x: Tensor) -> Tensor:
         """The second half, of what `spatial` gave."""
-        return F.relu(self.bn_t(self.conv_t(x)), inplace=True)
+        return normalised(self.bn_t, self.conv_t(x), top=RELU)
 
 
 def _pointwise(inputs: int, outputs: int) -> ConvUnit:

@@ -4,7 +4,8 @@ Convolution: for a single float32 clip torch does not always ask oneDNN. In one 
 ones count as such), and small inputs in any number of threads, go down an older path that is several times slower and
 gives a contiguous result, after which every further layer is slow, too: a float32 window of HD2S at 192x256 in one
 thread took 2.4 times as long. Here oneDNN is asked whenever the input lies channels-last, in training, too. In bfloat16
-torch asks it anyway.
+torch asks it anyway. What trains and has kernels of one pixel is a product of matrices, which has the faster gradient:
+oneDNN's copies whole clips around it, 300 of the 1,100 ms of a step of TinyHD S at 192x256.
 
 Pooling: the maximum over a box is that of the maxima along its axes, and each of those is a few passes over whole
 vectors of channels, where torch's kernel walks the box for every value and, under autocast, in float32. Where there is
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinyhd_pipe.stages.networks.layers.layout import is_channels_last
+from tinyhd_pipe.stages.networks.layers.operators import convolution
 
 Steps = tuple[int, int, int]
 
@@ -29,7 +31,9 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""
-        return _in_onednn(self, x, self.weight, self.padding) if _wants_onednn(x) else super().forward(x)
+        if not _wants_onednn(x):
+            return super().forward(x)
+        return _product(self, x) if _trains_pointwise(self) else _in_onednn(self, x, self.weight, self.padding)
 
 
 class Conv3d(nn.Conv3d):
@@ -37,7 +41,9 @@ class Conv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) to (B, C', T / stride, H / stride, W / stride)."""
-        return _in_onednn(self, x, self.weight, self.padding) if _wants_onednn(x) else super().forward(x)
+        if not _wants_onednn(x):
+            return super().forward(x)
+        return _product(self, x) if _trains_pointwise(self) else _in_onednn(self, x, self.weight, self.padding)
 
     def inside(self, x: Tensor, taps: slice) -> Tensor:
         """The same without padding in time, and with some time steps of the kernel only."""
@@ -70,7 +76,19 @@ def _wants_onednn(x: Tensor) -> bool:
 
 
 def _in_onednn(conv: nn.Conv2d | nn.Conv3d, x: Tensor, weight: Tensor, padding: Any) -> Tensor:
-    return torch.mkldnn_convolution(x, weight, conv.bias, padding, conv.stride, conv.dilation, conv.groups)
+    return convolution(
+        x, weight, conv.bias, padding=padding, stride=conv.stride, dilation=conv.dilation, groups=conv.groups
+    )
+
+
+def _trains_pointwise(conv: nn.Conv2d | nn.Conv3d) -> bool:
+    plain = set(conv.kernel_size) == set(conv.stride) == {1} and set(conv.padding) == {0} and conv.groups == 1
+    return plain and torch.is_grad_enabled() and conv.weight.requires_grad
+
+
+def _product(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
+    """A kernel of one pixel, as a product: (B, C, [T,] H, W) to (B, C', [T,] H, W)."""
+    return F.linear(x.movedim(1, -1), conv.weight.flatten(1), conv.bias).movedim(-1, 1)
 
 
 def _largest_along(x: Tensor, axis: int, kernel: int, stride: int, padding: int) -> Tensor:

@@ -1,9 +1,10 @@
 """Depthwise 3D convolution whose backward pass is fast on a CPU.
 
 Forward, torch's own channels-last kernel is fast. Backward it is not: most of a TinyHD training step on a CPU went
-into it. Seen frame by frame, though, a 3D kernel is one 2D kernel for each of its time steps, and the 2D gradients
-are vectorised; where the stride is 1, the gradient of the input is itself a forward convolution with the kernel
-turned round. On a GPU torch's own gradient is used.
+into it, so training takes our kernel (kernels/depthwise.c). Where that cannot be compiled, and in double precision,
+a 3D kernel is seen as one 2D kernel for each of its time steps, whose gradients torch has vectorised; where the stride
+is 1, the gradient of the input is itself a forward convolution with the kernel turned round. On a GPU torch's own
+gradient is used.
 """
 
 from typing import Any
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinyhd_pipe.stages.networks.layers.cpu import Conv3d, Steps
+from tinyhd_pipe.stages.networks.layers.norm import trains_in_kernels
+from tinyhd_pipe.stages.networks.layers.operators import depthwise
 
 
 class DepthwiseConv3d(Conv3d):
@@ -30,10 +33,12 @@ class DepthwiseConv3d(Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) to (B, C, T / stride, H / stride, W / stride)."""
-        if x.device.type == "cpu" and torch.is_grad_enabled() and self.weight.requires_grad:
-            answer: Tensor = _FramewiseGradient.apply(x, self.weight, *self.steps)  # type: ignore[no-untyped-call]
-            return answer
-        return super().forward(x)
+        if not torch.is_grad_enabled() or not self.weight.requires_grad or x.device.type != "cpu":
+            return super().forward(x)
+        if trains_in_kernels(x):
+            return depthwise(x, self.weight, *self.steps)
+        answer: Tensor = _FramewiseGradient.apply(x, self.weight, *self.steps)  # type: ignore[no-untyped-call]
+        return answer
 
 
 class _FramewiseGradient(torch.autograd.Function):

@@ -40,6 +40,11 @@ def is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=layout) and not x.is_contiguous()
 
 
+def as_channels_last(x: Tensor) -> Tensor:
+    """The same values, copied where they do not lie so already; 4 or 5 axes."""
+    return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+
+
 def in_layout_of(x: Tensor, y: Tensor) -> Tensor:
     """`y`, channels-last if `x` is: on single clips, and single frames of them, torch forgets the layout."""
     return y.contiguous(memory_format=torch.channels_last_3d) if is_channels_last(x) else y
