@@ -83,7 +83,7 @@ def _in_onednn(conv: nn.Conv2d | nn.Conv3d, x: Tensor, weight: Tensor, padding: 
 
 def _trains_pointwise(conv: nn.Conv2d | nn.Conv3d) -> bool:
     plain = set(conv.kernel_size) == set(conv.stride) == {1} and set(conv.padding) == {0} and conv.groups == 1
-    return plain and torch.is_grad_enabled() and conv.weight.requires_grad
+    return plain and conv.training and torch.is_grad_enabled() and conv.weight.requires_grad
 
 
 def _product(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
