@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +22,11 @@ from tests.stages.training.test_training import _train, make_annotated
 from tinyhd_pipe.stages.networks.network import scaling_for
 from tinyhd_pipe.stages.networks.weights import read_weights
 from tinyhd_pipe.stages.student_train import _terms, stored_videos
-from tinyhd_pipe.stages.training import validation_sheet
+from tinyhd_pipe.stages.training import fitting, validation_sheet
 from tinyhd_pipe.stages.training.dataset import ClipDataset, Sampling
 from tinyhd_pipe.stages.training.history import EpochReport, StepReport
 from tinyhd_pipe.stages.training.targets import Targets
+from tinyhd_pipe.stages.training.tensorboard import Log
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store import Store
 from tinyhd_pipe.store.errors import SettingError
@@ -149,6 +151,27 @@ def test_a_log_tells_every_term_and_a_run_that_was_killed_goes_on_in_it_with_no_
         killed = _scalars(tmp_path / name)
         assert [step for step, _ in killed.pop("samples_a_second")] == [step.done for step in steps]
         assert killed == {tag: values for tag, values in whole.items() if tag != "samples_a_second"}, name
+
+
+def test_the_log_is_written_out_before_every_checkpoint(
+    store: Store, sources: list[VideoSource], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    flush, save = Log.flush, fitting.save
+
+    def noted_flush(log: Log) -> None:
+        flush(log)
+        done.append("log")
+
+    def noted_save(*arguments: Any) -> None:
+        done.append("checkpoint")
+        save(*arguments)
+
+    monkeypatch.setattr(Log, "flush", noted_flush)
+    monkeypatch.setattr(fitting, "save", noted_save)
+    _train(store, sources, tmp_path, SHORT, tensorboard=True, checkpoint_minutes=0)
+    assert done == ["log", "checkpoint"] * (len(done) // 2)
+    assert len(done) > 2 * SHORT.epochs, "in the middle of epochs, too"
 
 
 def test_the_log_has_the_picture_of_every_time_and_the_folder_the_newest(
