@@ -12,6 +12,8 @@ from tinyhd_pipe.pipeline.options import (
     Device,
     Group,
     Json,
+    Overrides,
+    Params,
     SomeVideos,
     SomeWeights,
     TeacherKind,
@@ -150,6 +152,59 @@ def dump(
     title = f"{weights} at {measured.size[0]}x{measured.size[1]}, {measured.frames} frames, {measured.rounds} rounds"
     console.table(f"{title}: {_facts(measured.machine)}", ("", "frames a second", "spread", "times as fast"), rows)
     console.say(f"end to end, the dump has {measured.share:.2f} of the teacher's own speed")
+    console.result(measured, as_json=as_json)
+
+
+@app.command("train", cls=Command)
+def train(
+    store: Annotated[str, Option(help="Maps of this teacher: folder or fsspec URL.", metavar="URL")],
+    weights: Weights,
+    videos: Videos,
+    teacher: TeacherKind = "hd2s",
+    rounds: Annotated[int, Option(min=1, help="Both ways are timed in turn, so many times.", metavar="N")] = 3,
+    params: Params = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Compare training from a store with the published way, which has the teacher in the loop; on the CPU.
+
+    tinyhd-pipe bench train --store maps.zarr --weights hd2s.pt --videos clips/ --set student_train.outputs=16
+    """
+    from tinyhd_pipe.pipeline.allocator import keep_freed_memory
+    from tinyhd_pipe.pipeline.params import load_params
+    from tinyhd_pipe.stages.bench.train import Compared, bench_train
+    from tinyhd_pipe.stages.networks.network import load_teacher
+    from tinyhd_pipe.stages.training.targets import Targets
+    from tinyhd_pipe.store.reader import open_store
+
+    keep_freed_memory()  # as student-train does; here it helps the published way, too
+    settings = load_params(params, overrides)
+    network = load_teacher(teacher, weights=weights, size=settings.teacher_dump.size)
+    compared = Compared(network, Targets.of([open_store(store)]), given_videos(videos))
+    with console.progress("rounds") as advance:
+        measured = bench_train(compared, settings.student_train, rounds=rounds, report=advance)
+    agreed = [
+        (name, *(f"{loss:.6f}" for loss in losses[:2]), f"{losses[2]:.4f}") for name, losses in measured.losses.items()
+    ]
+    console.table("losses agree", ("term, nats", "online", "offline", "may differ by"), agreed)
+    names = ("decode", "teacher", "read", "wait", "forward", "loss", "backward", "step")
+    rows = [
+        (
+            way.name,
+            f"{way.samples_a_second:.3f}",
+            f"{way.spread:.0%}",
+            f"{way.ratio:.1f}",
+            *(f"{way.parts[name]:.3f}" if name in way.parts else "-" for name in names),
+            f"{way.peak_bytes / 1e9:.1f}" if way.peak_bytes else "-",
+        )
+        for way in measured.ways
+    ]
+    columns = ("", "samples a second", "spread", "times as fast", *(f"{name}, s" for name in names), "peak, GB")
+    console.table(_facts(measured.machine), columns, rows)
+    console.say(
+        f"{measured.kernels}; losses through torch's layers and ours differ by {measured.layers_difference:.1e}; "
+        "what is published loads where it waits, ours in threads beside the rest"
+    )
     console.result(measured, as_json=as_json)
 
 

@@ -72,6 +72,7 @@ def teacher_train(
         console.result({"best": adopted}, as_json=as_json)
         return
     run = Run(out, resume=resume, overwrite=overwrite, device=console.device(device), tensorboard=tensorboard)
+    _say_kernels(run.device)
     with joined() as processes, training_progress("teacher") as shown:
         run = shown.listening_to(replace(run, processes=processes))
         fitted = stage.teacher_train(find_annotated_videos(data), recipe, run)
@@ -132,10 +133,19 @@ def student_train(
         targets = live_targets(live, stored, sources, annotated, recipe)
     assert targets is not None
     _say_lacking(targets, recipe)
+    _say_kernels(run.device)
     with joined() as processes, training_progress("student") as shown:
         run = shown.listening_to(replace(run, processes=processes))
         fitted = stage.student_train(targets, sources, annotated, recipe, run)
     _show_fitted(fitted, as_json=as_json)
+
+
+def _say_kernels(device: str) -> None:
+    """Where training on a CPU goes without our kernels, that is said: it takes twice the time."""
+    from tinyhd_pipe.stages.networks.layers.kernels import kernels
+
+    if device == "cpu" and kernels().library is None:
+        console.say(f"layers: torch's own, since {kernels().told}; a step takes about twice as long")
 
 
 def _stored_targets(urls: list[str], recipe: "StudentRecipe") -> "Targets":

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinyhd_pipe.stages.networks.layers.cpu import Conv3d, Steps
+from tinyhd_pipe.stages.networks.layers.kernels import are_off
 from tinyhd_pipe.stages.networks.layers.norm import trains_in_kernels
 from tinyhd_pipe.stages.networks.layers.operators import depthwise
 
@@ -33,7 +34,7 @@ class DepthwiseConv3d(Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) to (B, C, T / stride, H / stride, W / stride)."""
-        if not torch.is_grad_enabled() or not self.weight.requires_grad or x.device.type != "cpu":
+        if not torch.is_grad_enabled() or not self.weight.requires_grad or x.device.type != "cpu" or are_off():
             return super().forward(x)
         if self.training and trains_in_kernels(x):
             return depthwise(x, self.weight, *self.steps)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinyhd_pipe.stages.networks.layers.kernels import kernels
+from tinyhd_pipe.stages.networks.layers.kernels import are_off, kernels
 from tinyhd_pipe.stages.networks.layers.operators import norm as norm_operator
 
 RELU6 = 6.0
@@ -31,7 +31,7 @@ def normalised(norm: nn.BatchNorm2d | nn.BatchNorm3d, x: Tensor, *, top: float |
 def trains_in_kernels(x: Tensor) -> bool:
     """Whether our training kernels take this input: a float32 one on a CPU, with gradients wanted, and a compiler."""
     plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return plain and torch.is_grad_enabled() and kernels().library is not None
+    return plain and torch.is_grad_enabled() and not are_off() and kernels().library is not None
 
 
 def _in_kernel(norm: nn.BatchNorm2d | nn.BatchNorm3d, x: Tensor, top: float) -> Tensor:

@@ -18,6 +18,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +62,25 @@ def kernels() -> Kernels:
         return Kernels(None, f"{compiler} does not compile our kernels: {said[0]}")
     except OSError as error:
         return Kernels(None, f"our kernels cannot be compiled: {error}")
+
+
+_is_off = False
+
+
+@contextmanager
+def layers_of_torch() -> Iterator[None]:
+    """Within, layers train in torch's own ways and with its gradients, as in the published code; for comparisons."""
+    global _is_off
+    _is_off = True
+    try:
+        yield
+    finally:
+        _is_off = False
+
+
+def are_off() -> bool:
+    """Whether this is within `layers_of_torch`."""
+    return _is_off
 
 
 def _kept_at(compiler: str) -> Path:
