@@ -30,6 +30,9 @@ def test_the_wheel_holds_three_packages_below_one_name(wheel: Path) -> None:
     assert packages == {"pipeline", "stages", "store"}
     for package in packages:
         assert f"tinyhd_pipe/{package}/py.typed" in names
+    kernels = PROJECT / "stages" / "networks" / "layers" / "kernels"
+    for source in (path for path in kernels.iterdir() if path.suffix in (".c", ".h")):
+        assert f"tinyhd_pipe/stages/networks/layers/kernels/{source.name}" in names, "compiled where it is installed"
     assert not [name for name in names if "test" in name]
 
 
