@@ -12,7 +12,7 @@ from typer import Exit, Option
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 from tinyhd_pipe.pipeline.given import given_videos
-from tinyhd_pipe.pipeline.options import Device, Json, Overrides, Params, Store, TeacherKind, Videos, Weights
+from tinyhd_pipe.pipeline.options import Device, Json, Overrides, Params, Settings, Store, TeacherKind, Videos, Weights
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
@@ -46,9 +46,10 @@ def teacher_dump(
     ] = None,
     every: Annotated[
         int | None,
-        Option(min=1, help="Dump frames 0, N, 2N, ... only; goes before the setting teacher_dump.every.", metavar="N"),
+        Option(min=1, help="Dump frames 0, N, 2N, ... only; goes before the setting of that name.", metavar="N"),
     ] = None,
     device: Device = "auto",
+    settings: Settings = "teacher_dump",
     params: Params = None,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -59,26 +60,26 @@ def teacher_dump(
     """
     if workers is not None and scheduler is not None:
         raise SettingError(f"--workers {workers} and --scheduler {scheduler}: give one of them")
-    from tinyhd_pipe.pipeline.params import load_params
+    from tinyhd_pipe.pipeline.params import TeacherDump, group_of, load_params
     from tinyhd_pipe.stages import teacher_dump as stage
     from tinyhd_pipe.stages.networks.network import load_teacher
     from tinyhd_pipe.store.writer import read_description
 
     keep_freed_memory()
-    overrides = [*(overrides or ()), *([] if every is None else [f"teacher_dump.every={every}"])]
-    settings = load_params(params, overrides).teacher_dump
+    group = group_of(load_params(params, overrides), settings, TeacherDump)
     sources = given_videos(videos)
-    precision, batch = settings.precision, settings.batch
+    precision, batch = group.precision, group.batch
     if there := read_description(store):  # a store that was begun has decided already
         precision = there.teacher["precision"] if precision == "auto" else precision
         batch = batch or there.provenance.get("batch")
     network = load_teacher(
-        teacher, weights=weights, size=settings.size, precision=precision, batch=batch, device=console.device(device)
+        teacher, weights=weights, size=group.size, precision=precision, batch=batch, device=console.device(device)
     )
     options = replace(
-        settings,
-        retry_problems=retry_problems or settings.retry_problems,
-        prune=prune or settings.prune,
+        group,
+        every=every or group.every,
+        retry_problems=retry_problems or group.retry_problems,
+        prune=prune or group.prune,
     )
     if plan:
         _plan_dump(sources, store, network, labels, options, as_json=as_json)

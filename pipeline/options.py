@@ -114,6 +114,9 @@ Params = Annotated[
 Overrides = Annotated[
     list[str] | None, Option("--set", help="Settings, as in student_train.epochs=10.", metavar="STAGE.KEY=VALUE…")
 ]
+Settings = Annotated[
+    str, Option(help="Which group of settings to take; those of a teacher assistant are assistant_…", metavar="STAGE")
+]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON on stdout.")]
 Device = Annotated[
     str, Option(help="Where networks run: auto, cpu, cuda, cuda:1, mps. Auto says what it chose.", metavar="DEVICE")

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -39,6 +39,10 @@ class Data:
     """of HD2S; another file than the one that fitting leaves is taken as it is, and nothing is fitted"""
     store: str = "data/maps.zarr"
     """folder of the zarr store of teacher maps"""
+    assistant: tuple[str, ...] = ()
+    """teacher assistant: [] for none, or the name of its folder in runs/, as [rc1]"""
+    student_store: str = "data/maps.zarr"
+    """of whose maps the student learns: the teacher's store, or one of its own for an assistant's maps"""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Params:
     sample_data: SampleOptions = field(default_factory=SampleOptions)
     teacher_train: TeacherRecipe = field(default_factory=TeacherRecipe)
     teacher_dump: TeacherDump = field(default_factory=TeacherDump)
+    assistant_train: StudentRecipe = field(default_factory=StudentRecipe)
+    assistant_dump: TeacherDump = field(default_factory=TeacherDump)
     student_train: StudentRecipe = field(default_factory=StudentRecipe)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
 
@@ -90,6 +96,17 @@ def load_params(file: Path | None, overrides: Sequence[str] | None) -> Params:
         return TypeAdapter(Params).validate_python(settings)
     except ValidationError as error:
         raise SettingError(_one_line(error, str(file or "--set"))) from error
+
+
+Group = TypeVar("Group")
+
+
+def group_of(params: Params, name: str, kind: type[Group]) -> Group:
+    """The settings of one stage by its name. Raises SettingError where they are not of this kind."""
+    groups = {stage: group for stage, group in vars(params).items() if isinstance(group, kind)}
+    if name not in groups:
+        raise SettingError(f"--settings {name}: expected {' or '.join(groups)}, a group of settings in params.yaml")
+    return groups[name]
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tinyhd_pipe.pipeline.options import (
     Params,
     Resume,
     RunFolder,
+    Settings,
     SomeStores,
     SomeWeights,
     TeacherKind,
@@ -102,6 +103,7 @@ def student_train(
     overwrite: Overwrite = False,
     tensorboard: TensorBoard = False,
     device: Device = "auto",
+    settings: Settings = "student_train",
     params: Params = None,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -112,16 +114,17 @@ def student_train(
     tinyhd-pipe student-train --store hd2s.zarr vinet.zarr --videos clips/ --out runs/fused
     tinyhd-pipe student-train --online --teacher-weights hd2s.pt --videos clips/ --out runs/online
     """
-    from tinyhd_pipe.pipeline.params import load_params
+    from tinyhd_pipe.pipeline.params import group_of, load_params
     from tinyhd_pipe.stages import student_train as stage
     from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.settings.training import StudentRecipe
     from tinyhd_pipe.stages.training.fitting import Run
     from tinyhd_pipe.stages.training.processes import joined
 
     check_teacher_options(online, teacher_weights, store or [])
     keep_freed_memory()
-    settings = load_params(params, overrides)
-    recipe = settings.student_train
+    given = load_params(params, overrides)
+    recipe = group_of(given, settings, StudentRecipe)
     stored = _stored_targets(store, recipe) if store else None
     sources = given_videos(videos)
     annotated = find_annotated_videos(labels) if labels else []
@@ -129,7 +132,7 @@ def student_train(
     run = Run(out, resume=resume, overwrite=overwrite, device=console.device(device), tensorboard=tensorboard)
     targets: TeacherMaps | None = stored
     if teacher_weights is not None:
-        live = LiveTeacher(teacher, teacher_weights, settings.teacher_dump, run.device)
+        live = LiveTeacher(teacher, teacher_weights, given.teacher_dump, run.device)
         targets = live_targets(live, stored, sources, annotated, recipe)
     assert targets is not None
     _say_lacking(targets, recipe)
@@ -163,13 +166,26 @@ def _stored_targets(urls: list[str], recipe: "StudentRecipe") -> "Targets":
 
 
 def _say_lacking(targets: "TeacherMaps", recipe: "StudentRecipe") -> None:
-    """What the student has that there is no target for, before anything is trained."""
-    lacking = [level for level in targets.lacking(recipe.decoders) if level.startswith("conspicuity")]
-    if lacking:
-        there = f"{targets.urls} has {', '.join(targets.levels)}"
+    """What the student has that there is no target for, before anything is trained.
+
+    D2 and D3 have none from HD2S, as published; of a teacher assistant they are expected.
+    """
+    from tinyhd_pipe.stages.networks.levels import CONSPICUITY, plain_level
+
+    lacking = targets.lacking(recipe.decoders)
+    of_d1 = [level for level in lacking if plain_level(level) in CONSPICUITY]
+    of_others = [level for level in lacking if level not in of_d1]
+    there = f"{targets.urls} has {', '.join(targets.levels)}"
+    if of_d1:
         console.say(
-            f"no target for {', '.join(lacking)}: {there}; take a teacher that has "
+            f"no target for {', '.join(of_d1)}: {there}; take a teacher that has "
             "conspicuity maps, or --set student_train.missing_conspicuity=final lets the final map stand in"
+        )
+    teacher = targets.facts()["teacher"]
+    if of_others and "tinyhd" in {one.get("kind") for one in teacher.get("fused", [teacher])}:
+        console.say(
+            f"no target for {', '.join(of_others)}: {there}; dump a TinyHD teacher with these decoders into another "
+            "--store, which keeps their maps"
         )
 
 

@@ -142,7 +142,8 @@ class Description:
         for fact in sorted(mine.keys() | theirs.keys()):
             if mine.get(fact) != theirs.get(fact):
                 raise StoreError(
-                    f"{url}: made with {fact} = {_short(mine.get(fact))}, not {_short(theirs.get(fact))}: "
+                    f"{url}: made with {fact} = {_short(mine.get(fact, 'missing'))}, "
+                    f"not {_short(theirs.get(fact, 'missing'))}: "
                     "maps of the two must not mix, use another --store"
                 )
 
@@ -172,7 +173,8 @@ def _level_from_plain(name: str, plain: Mapping[str, Any]) -> Level:
 def _identity(description: Description) -> dict[str, object]:
     """What must be equal, as dotted names and plain values."""
     plain = replace(description, measured={}, provenance={}).to_plain()
-    return dict(_flat("", json.loads(json.dumps(plain))))
+    names = {f"levels.{level.name}": "stored" for level in description.levels}  # which level, before how it is stored
+    return {**names, **dict(_flat("", json.loads(json.dumps(plain))))}
 
 
 def _flat(prefix: str, value: object) -> list[tuple[str, object]]:

@@ -20,6 +20,8 @@ TINY: dict[str, dict[str, Any]] = {
     "sample_data": {"train": 4, "heldout": 1, "unlabelled": 2, "frames": 32, "size": [32, 64]},
     "teacher_train": {"width": 0.0625, "size": [32, 64], "epochs": 1, "accumulate": 1, "validation_clips": 1},
     "teacher_dump": {"fidelity": 0.01, "shard_megabytes": 0.05, "precision": "float32", "overwrite": True},
+    "assistant_train": {"reduction": 2, "size": [32, 64], "epochs": 1, "validation_clips": 1},
+    "assistant_dump": {"fidelity": 0.01, "shard_megabytes": 0.05, "precision": "float32"},
     "student_train": {"reduction": 4, "size": [32, 64], "epochs": 1, "validation_clips": 1},
     "evaluate": {"every": 16},
 }

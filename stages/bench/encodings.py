@@ -24,6 +24,7 @@ from zarr.codecs import ZstdCodec
 from tinyhd_pipe.stages.bench.machine import machine
 from tinyhd_pipe.stages.dump.fidelity import choose_levels, kl_of, to_grid, to_size
 from tinyhd_pipe.stages.dump.identity import SAMPLED_FRAMES, SAMPLED_VIDEOS
+from tinyhd_pipe.stages.networks.levels import LEVELS
 from tinyhd_pipe.stages.networks.network import Network, Size
 from tinyhd_pipe.stages.networks.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.video.decoding import decode
@@ -98,7 +99,10 @@ def bench_encodings(
     live: list[dict[str, Tensor]] = []
     for source in sources:
         batches = [logits for _, logits in teacher_maps(teacher, islice(decode(source), frames))]
-        live.append({level: torch.cat([batch[level].cpu() for batch in batches]) for level in batches[0]})
+        # The levels that every teacher has, so that figures of several can be compared.
+        live.append(
+            {level: torch.cat([one[level].cpu() for one in batches]) for level in LEVELS if level in batches[0]}
+        )
         report(len(live), len(sources))
     size = teacher.scaling.size
     chosen = {f"ours, budget {budget:g}": _chosen(live, size, budget) for budget in budgets}

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from tinyhd_pipe.stages.dump.fidelity import choose_levels
-from tinyhd_pipe.stages.networks.levels import LEVELS
+from tinyhd_pipe.stages.networks.levels import STORED
 from tinyhd_pipe.stages.networks.network import PROVENANCE, Network
 from tinyhd_pipe.stages.networks.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.sources import VideoSource
-from tinyhd_pipe.store.errors import VideoError
-from tinyhd_pipe.store.schema import Description, Temporal
+from tinyhd_pipe.store.errors import SettingError, VideoError
+from tinyhd_pipe.store.schema import Description, Level, Temporal
 
 SAMPLED_VIDEOS, SAMPLED_FRAMES = 4, 48
 """What grids and steps are chosen from: the first frames of the first videos."""
@@ -30,7 +30,7 @@ def describe(teacher: Network, sources: Sequence[VideoSource], options: DumpOpti
     """What a new store of this teacher's maps says of itself; grids and steps are measured on the first videos.
 
     Raises VideoError when none of the videos decodes, SettingError when 8 bits, or the grid and step that the
-    options give a level, cannot keep the budget.
+    options give a level, cannot keep the budget, or when a level is to be kept that the teacher does not have.
     """
     samples: list[Mapping[str, Tensor]] = []
     sampled = 0
@@ -56,13 +56,16 @@ def nothing_decodes(reasons: Sequence[str]) -> VideoError:
 
 def description_of(teacher: Network, samples: Iterable[Mapping[str, Tensor]], options: DumpOptions) -> Description:
     """The same from maps that were made already: level -> logits (frame, y, x), one after another."""
-    pieces: dict[str, list[Tensor]] = {level: [] for level in LEVELS}
+    pieces: dict[str, list[Tensor]] = {level: [] for level in STORED}
     for logits in samples:
         for level, maps in logits.items():
             pieces[level].append(maps)
     size = teacher.scaling.size
-    maps_of = {level: torch.cat(maps) for level, maps in pieces.items() if maps}
-    choices = choose_levels(maps_of, size=size, budget=options.fidelity, given=options.levels)
+    made = {level: torch.cat(maps) for level, maps in pieces.items() if maps}
+    if unknown := [level for level in options.keep or () if level not in made]:
+        raise SettingError(f"keep {unknown[0]!r}: this teacher has no such maps; its levels are {', '.join(made)}")
+    kept = {level: maps for level, maps in made.items() if level in (options.keep or made)}
+    choices = choose_levels(kept, size=size, budget=options.fidelity, given=options.levels)
     return Description(
         levels=tuple(choice.level for choice in choices),
         teacher_grid=size,
@@ -75,12 +78,19 @@ def description_of(teacher: Network, samples: Iterable[Mapping[str, Tensor]], op
 
 
 def as_of_now(there: Description, teacher: Network, options: DumpOptions) -> Description:
-    """What an existing store would say were it made by this teacher now; other grids and steps are kept."""
-    given = options.levels
+    """What an existing store would say were it made by this teacher now; other grids and steps are kept.
+
+    A store from before D2's and D3's maps were stored goes on without them, unless the options say what to keep.
+    """
+    size, given = teacher.scaling.size, options.levels
+    has = {level.name: level for level in there.levels}
     return replace(
         there,
-        levels=tuple(given[level.name].level(level.name) if level.name in given else level for level in there.levels),
-        teacher_grid=teacher.scaling.size,
+        levels=tuple(
+            given[name].level(name) if name in given else has.get(name) or Level.at_budget(name, size)
+            for name in options.keep or has
+        ),
+        teacher_grid=size,
         teacher=teacher.identity,
         temporal=_temporal(teacher, options.every),
         budget=options.fidelity,

@@ -124,7 +124,9 @@ def _answered(
         frames=len(step.frames),
         failed=[frame.number for frame in step.frames if not frame.decoded],
         logits={
-            level: to_grid(logits, grids[level]).cpu().numpy() for level, logits in batch_logits(teacher, step).items()
+            level: to_grid(logits, grids[level]).cpu().numpy()
+            for level, logits in batch_logits(teacher, step).items()
+            if level in grids
         },
     )
 

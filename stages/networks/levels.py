@@ -14,6 +14,9 @@ FINAL = "final"
 """The saliency map that they are fused to."""
 LEVELS = (*CONSPICUITY, FINAL)
 """All maps that a hierarchical teacher gives of a frame."""
+STORED = (*CONSPICUITY, "d2", "d3", FINAL)
+"""All maps that a store may hold: a TinyHD network that teaches, as an assistant does, has D2's and D3's, too. Of
+several decoders of a kind the first one's are stored: all of a student's answer to the target of the plain name."""
 
 
 def levels_of(decoders: Sequence[str]) -> list[tuple[str, ...]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinyhd_pipe.stages.networks.inference import ScaledFrame, clip_of, scaled_frames, teacher_windows_at, windows
-from tinyhd_pipe.stages.networks.levels import LEVELS
+from tinyhd_pipe.stages.networks.levels import STORED
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.overlap import ahead, cores, in_parallel
 from tinyhd_pipe.stages.video.decoding import Picture
@@ -130,7 +130,7 @@ def _frames_of_run(windows: Sequence[Window]) -> list[ScaledFrame]:
 
 def batch_logits(teacher: Network, batch: WindowBatch) -> dict[str, Tensor]:
     """Level -> float32 (frame, y, x), the logits of the batch's wanted frames on the level's native grid."""
-    logits = teacher.frame_logits(batch.clip, batch.answered, LEVELS)
+    logits = teacher.frame_logits(batch.clip, batch.answered, STORED)
     return {level: maps[list(batch.wanted)] for level, maps in logits.items()}
 
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
-from annotated_types import Gt, Le
+from annotated_types import Gt, Le, MinLen
 
 from tinyhd_pipe.stages.settings.ranges import Count
 from tinyhd_pipe.store.encoding import offset_of_step
 from tinyhd_pipe.store.schema import Level
+
+LevelName = Literal["conspicuity_2", "conspicuity_3", "conspicuity_4", "conspicuity_5", "d2", "d3", "final"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class DumpOptions:
     """frames between two dumped ones: maps are made of frames 0, every, 2 * every, ..."""
     fidelity: Annotated[float, Gt(0), Le(0.1)] = 2e-4
     """mean KL(live, stored) that a stored map may cost, nats"""
+    keep: Annotated[tuple[LevelName, ...], MinLen(1)] | None = None
+    """levels that are stored, as [final, d2]; by default all that the teacher has, or that an existing store has"""
     levels: Mapping[str, StoredLevel] = field(default_factory=dict)
     """grid and step of levels that are not to be chosen: {final: {grid: [96, 128], step: 0.07}}"""
     shard_megabytes: Annotated[float, Gt(0), Le(4096)] = 128

@@ -19,7 +19,16 @@ from tinyhd_pipe.pipeline.params import Params
 
 PROJECT = Path(__file__).resolve().parents[2]
 CODE = ("store", "stages", "pipeline")
-STAGES = ("sample_data", "teacher_train", "teacher_dump", "student_train", "evaluate")
+STAGES = (
+    "sample_data",
+    "teacher_train",
+    "teacher_dump",
+    "assistant_train",
+    "assistant_dump",
+    "student_train",
+    "evaluate",
+)
+VERBS = {stage: stage for stage in STAGES} | {"assistant_train": "student_train", "assistant_dump": "teacher_dump"}
 Files = frozenset[str]
 CodeOf = Callable[[str], Files]
 
@@ -32,7 +41,8 @@ def code_of() -> CodeOf:
     )
 
     def files(stage: str) -> Files:
-        roots = {f"tinyhd_pipe.stages.{stage}", *_imported_by_command(stage, graph.modules)}
+        verb = VERBS[stage]
+        roots = {f"tinyhd_pipe.stages.{verb}", *_imported_by_command(verb, graph.modules)}
         modules = roots.union(*(graph.find_upstream_modules(root) for root in roots))
         paths = {_file_of(module) for module in modules if not module.startswith("tinyhd_pipe.pipeline.")}
         packages = {folder / "__init__.py" for path in paths for folder in path.parents}
@@ -41,9 +51,9 @@ def code_of() -> CodeOf:
     return files
 
 
-def _imported_by_command(stage: str, modules: set[str]) -> set[str]:
+def _imported_by_command(verb: str, modules: set[str]) -> set[str]:
     """What the command that dvc.yaml calls imports inside its function."""
-    (command,) = (found for found in app.registered_commands if found.name == stage.replace("_", "-"))
+    (command,) = (found for found in app.registered_commands if found.name == verb.replace("_", "-"))
     assert command.callback is not None
     body = ast.walk(ast.parse(dedent(inspect.getsource(command.callback))))
     names = {f"{node.module}.{name.name}" for node in body if isinstance(node, ast.ImportFrom) for name in node.names}
@@ -87,20 +97,29 @@ def _as_deps(files: Files) -> str:
 
 @pytest.fixture
 def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy in which DVC takes every stage for done: outputs are there, empty, and their hashes are written down."""
+    """A copy, with an assistant, in which DVC takes every stage for done: empty outputs, their hashes written down."""
     for name in (*CODE, ".dvc/plots"):
         shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+    for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(PROJECT / name, tmp_path / name)
+    settings = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    settings["data"] |= {"assistant": ["rc1"], "student_store": "data/rc1.zarr"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
     (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     outputs = (
         "data/sample/train/video/001",
         "data/sample/unlabelled/002",
         "data/sample/heldout/003",
         "data/maps.zarr/x",
+        "data/rc1.zarr/x",
     )
     results = ("comparison.png", "videos/teacher.csv", "metrics/teacher.json")
-    runs = ("teacher/best.safetensors", "student/best.safetensors", *(f"evaluation/{name}" for name in results))
+    runs = (
+        "teacher/best.safetensors",
+        "rc1/best.safetensors",
+        "student/best.safetensors",
+        *(f"evaluation/{name}" for name in results),
+    )
     for name in (*outputs, *(f"runs/{name}" for name in runs)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
@@ -111,9 +130,9 @@ def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _changed(folder: Path) -> set[str]:
-    """The stages that `dvc status` calls changed."""
+    """The stages that `dvc status` calls changed, without the name of the assistant behind them."""
     with Repo(os.fspath(folder)) as repo:
-        return set(repo.status())
+        return {stage.partition("@")[0] for stage in repo.status()}
 
 
 @pytest.mark.slow
@@ -121,7 +140,7 @@ def test_one_line_of_any_file_changes_the_stages_that_run_it(committed: Path, co
     assert _changed(committed) == set(), "nothing has changed"
     changes = {room: {stage for stage in STAGES if room in code_of(stage)} for room in _one_file_of_each_room()}
     assert changes["stages/networks/tinyhd.py"] == set(STAGES) - {"sample_data"}
-    assert changes["stages/pictures/sheets.py"] == {"evaluate", "student_train", "teacher_train"}
+    assert changes["stages/pictures/sheets.py"] == {"evaluate", "assistant_train", "student_train", "teacher_train"}
     assert [stages for name, stages in changes.items() if name.startswith(("stages/bench/", "pipeline/"))] == [
         set()
     ] * 2
@@ -139,7 +158,7 @@ def _one_file_of_each_room() -> set[str]:
     modules = {folder: sorted(set(folder.glob("*.py")) - {folder / "__init__.py"}) for folder in folders}
     first = {next(iter(found), folder / "__init__.py") for folder, found in modules.items()}
     named = {PROJECT / "stages" / name for name in ("networks/tinyhd.py", "training/losses.py", "pictures/sheets.py")}
-    verbs = {PROJECT / "stages" / f"{stage}.py" for stage in STAGES}
+    verbs = {PROJECT / "stages" / f"{verb}.py" for verb in VERBS.values()}
     return {path.relative_to(PROJECT).as_posix() for path in first | named | verbs}
 
 

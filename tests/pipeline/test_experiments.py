@@ -1,5 +1,6 @@
 """DVC in a git checkout: runs are compared by figure, by setting and by curve, and experiments are kept."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.dvc_copies import MAKE_RUN, TINY, copy_project, output_of, stages_run_by, write_settings
+from tests.dvc_copies import MAKE_RUN, TINY, copy_project, output_of, stages_run_by, start, write_settings
+from tinyhd_pipe.stages.networks.weights import read_weights
+from tinyhd_pipe.store import open_store
 
 NETWORKS = {"teacher", "student", "teacher_still_frames", "centre_prior"}
 pytestmark = pytest.mark.slow
@@ -88,3 +91,29 @@ def test_an_experiment_is_run_shown_and_compared_with_what_was_before(checkout: 
     (experiment,) = _git(checkout, "for-each-ref", "--format=%(objectname)", "refs/exps/**/longer").split()
     kept = set(_git(checkout, "ls-tree", "-r", "--name-only", experiment, "data", "runs").split())
     assert kept == {f"runs/evaluation/metrics/{name}.json" for name in NETWORKS}, "no maps in git"
+
+
+def test_an_assistant_between_teacher_and_student_is_switched_on_by_two_settings(checkout: Path) -> None:
+    assert "assistant" not in output_of(checkout, "dvc", "stage", "list")
+    switched_on = ("-S", "data.assistant=[rc2]", "-S", "data.student_store=data/rc2.zarr")
+    forgotten = start(checkout, "dvc", "exp", "run", *switched_on[:2])
+    assert "output 'data/maps.zarr' is specified in" in forgotten.communicate()[0], "the assistant needs a store"
+    assert forgotten.returncode != 0
+
+    ran = stages_run_by(checkout, "dvc", "exp", "run", "--name", "assisted", *switched_on)
+    assert ran == {"assistant_train@rc2", "assistant_dump@rc2", "student_train", "evaluate"}
+    teacher, student = (_losses(checkout / "runs" / name) for name in ("rc2", "student"))
+    assert student - teacher == {"loss_d2", "loss_d3"}
+    assert student >= teacher
+    store = open_store(checkout / "data" / "rc2.zarr")
+    assert store.levels == ("conspicuity_2", "conspicuity_3", "conspicuity_4", "conspicuity_5", "d2", "d3", "final")
+    assert store.info()["teacher"]["weights_sha256"] == read_weights(checkout / "runs/rc2/best.safetensors").sha256
+    dag = output_of(checkout, "dvc", "dag", "--dot", "student_train")
+    assert '"assistant_dump@rc2" -> "student_train"' in dag
+    assert '"teacher_dump" -> "student_train"' not in dag
+
+
+def _losses(run: Path) -> set[str]:
+    with (run / "history.csv").open() as file:
+        (*_, last) = csv.DictReader(file)
+    return {name for name, value in last.items() if name.startswith("loss_") and value}

@@ -74,8 +74,9 @@ def test_ones_own_clips_and_teacher_are_used_by_naming_them_in_the_settings(tmp_
         "heldout": mine / "heldout",
         "teacher_weights": mine / "hd2s.safetensors",
         "store": mine / "maps.zarr",
+        "student_store": mine / "maps.zarr",
     }
-    write_settings(copy, {**TINY, "data": {name: str(path) for name, path in paths.items()}})
+    write_settings(copy, {**TINY, "data": {**{name: str(path) for name, path in paths.items()}, "assistant": []}})
     output_of(copy, "dvc", "config", "--local", "core.no_scm", "true")
     assert stages_run_by(copy, *REPRO, "evaluate") == {"teacher_dump", "student_train", "evaluate"}
     store = open_store(mine / "maps.zarr")

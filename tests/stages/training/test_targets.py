@@ -1,5 +1,6 @@
 """Several teachers: their maps are fused as distributions, by weight, over the stores that have the level."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -181,3 +182,24 @@ def test_the_command_fuses_the_stores_that_it_is_given_and_says_what_has_no_targ
     standing = "student_train.missing_conspicuity=final"
     assert run([*single, "--out", str(tmp_path / "stands in"), *sets, standing]) == 0
     assert "no target" not in capsys.readouterr().err
+
+
+def test_an_assistants_store_that_lacks_maps_of_its_decoders_is_said_so(
+    sources: list[VideoSource], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = store_of(tmp_path / "tinyhd", sources, dict.fromkeys((*LEVELS, "d2"), 8))
+    arguments = ["student-train", "--videos", str(sources[0].path.parent), "--out", str(tmp_path / "run")]
+    size = ["--set", "student_train.size=[32,64]", "student_train.validation_share=0.5", "student_train.epochs=1"]
+    assert run([*arguments, "--store", store.url, *size, "student_train.reduction=4"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"no target for d3: {store.url} has conspicuity_2" in said
+    assert "no target for conspicuity" not in said
+    (epoch,) = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    assert {"d2", "final"} <= json.loads(epoch)["loss"].keys()
+    assert "d3" not in json.loads(epoch)["loss"]
+
+
+def test_settings_are_taken_from_the_group_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["student-train", "--store", "none", "--videos", "none", "--out", str(tmp_path)]
+    assert run([*arguments, "--settings", "teacher_train"]) == 2
+    assert "--settings teacher_train: expected assistant_train or student_train" in capsys.readouterr().err
