@@ -5,7 +5,7 @@ What is heavy is imported inside, so `--help` answers at once.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Exit, Option
 
@@ -48,6 +48,10 @@ def teacher_dump(
         int | None,
         Option(min=1, help="Dump frames 0, N, 2N, ... only; goes before the setting of that name.", metavar="N"),
     ] = None,
+    flip: Annotated[
+        Literal["none", "both"] | None,
+        Option(help="both: maps of the mirrored clips, too; goes before the setting of that name.", metavar="WHICH"),
+    ] = None,
     device: Device = "auto",
     settings: Settings = "teacher_dump",
     params: Params = None,
@@ -78,6 +82,7 @@ def teacher_dump(
     options = replace(
         group,
         every=every or group.every,
+        flip=flip or group.flip,
         retry_problems=retry_problems or group.retry_problems,
         prune=prune or group.prune,
     )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tinyhd_pipe.stages.dump.store_check import Repaired, Sampled
     from tinyhd_pipe.stages.networks.network import Network
 
+FIGURES = ("kl", "flip_error")
+"""What is measured of a level when a store begins, nats."""
 app = Typer(cls=Group, help="Look at a store of teacher maps, check it, and repair it.", no_args_is_help=True)
 
 
@@ -37,12 +39,17 @@ def info(store: StoreArgument, as_json: Json = False) -> None:
     for title, columns, rows in (
         (f"{store}: teacher", ("", "fact"), _facts({**facts["teacher"], **facts["provenance"]})),
         ("which frames a map is made from", ("", "fact"), _facts(facts["temporal"])),
-        ("levels", ("level", "grid", "step, logits", "KL, nats", "bytes a map"), _levels(facts)),
+        ("levels", ("level", "grid", "step, logits", "KL, nats", "flip error, nats", "bytes a map"), _levels(facts)),
         ("contents", ("", "count"), _contents(facts)),
     ):
         console.table(title, columns, rows)
     fidelity = facts["fidelity"]
     console.say(f"{fidelity['figure']}: at most {fidelity['budget']:g}, measured on the first videos of the dump")
+    if any("flip_error" in level for level in fidelity["measured"].values()):
+        console.say(
+            "flip error: mean KL(maps of mirrored clips, mirrored back || maps), what mirroring stored maps teaches "
+            "wrongly; where it is far above KL, 'teacher-dump --flip both' may be worth twice the dump"
+        )
     console.result(facts, as_json=as_json)
 
 
@@ -65,7 +72,10 @@ def _levels(facts: dict[str, Any]) -> list[tuple[str, ...]]:
             name,
             "x".join(map(str, level["grid"])),
             f"{level['scale_factor']:.4f}",
-            f"{measured[name]['kl']:.1e}" if name in measured else "",
+            *(
+                f"{measured.get(name, {})[figure]:.1e}" if figure in measured.get(name, {}) else ""
+                for figure in FIGURES
+            ),
             f"{level['bytes'] / frames:,.0f}" if frames else "",
         )
         for name, level in facts["levels"].items()

@@ -121,7 +121,13 @@ class Store:
 
     @property
     def levels(self) -> tuple[str, ...]:
-        return tuple(level.name for level in self.description.levels)
+        """Names of the maps that a frame has; each may be there for the mirrored clip, too."""
+        return tuple(level.name for level in self.description.levels if level.mirror_of is None)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the teacher's maps of the clips mirrored left to right are there, too."""
+        return self.description.flip == "both"
 
     @property
     def manifests(self) -> Sequence[Manifest]:
@@ -154,7 +160,7 @@ class Store:
         for name, level in plain["levels"].items():
             level["bytes"] = sum(manifest.levels[name].bytes for manifest in manifests if manifest.rows)
         frames = sum(sum(manifest.columns["rows"]) for manifest in manifests)
-        pixels = frames * len(self.levels) * self.description.teacher_grid[0] * self.description.teacher_grid[1]
+        pixels = frames * len(plain["levels"]) * self.description.teacher_grid[0] * self.description.teacher_grid[1]
         return {
             "url": self.url,
             **plain,
@@ -186,17 +192,19 @@ class Store:
         size: tuple[int, int] | None = None,
         *,
         levels: Iterable[str] | None = None,
+        mirrored: bool = False,
     ) -> dict[str, Floats]:
         """Maps of these absolute frames, in this order: level -> float32 (frame, y, x) in [0, 1].
 
         Each level comes on its own grid, or with `size` = (y, x) all on one grid as the live teacher gave
-        them (bilinear upsampling of the logits, then sigmoid). Raises `StoreError`, naming them, where
-        frames have no valid map: a missing map must never become a target.
+        them (bilinear upsampling of the logits, then sigmoid). With `mirrored` they are the teacher's maps of
+        the clip mirrored left to right: what is on the left of the video is on their right. Raises `StoreError`,
+        naming them, where frames have no valid map: a missing map must never become a target.
         """
-        wanted, spans, chosen = self._wanted(video_id, frames, levels)
+        wanted, spans, chosen = self._wanted(video_id, frames, levels, mirrored)
         maps = _empty(chosen, len(wanted), np.float32, size)
         for level in chosen:
-            values = maps[level.name]
+            values = maps[level.kind]
             for start, codes in self._codes(level, spans):
                 out = values[start : start + len(codes)]
                 if values.shape[1:] == level.grid:
@@ -205,28 +213,30 @@ class Store:
                     _upsample(level, codes, out)
         return maps
 
-    def read_codes(self, video_id: str, frames: ArrayLike, *, levels: Iterable[str] | None = None) -> dict[str, Codes]:
+    def read_codes(
+        self, video_id: str, frames: ArrayLike, *, levels: Iterable[str] | None = None, mirrored: bool = False
+    ) -> dict[str, Codes]:
         """The same as `read`, as stored: level -> uint8 (frame, y, x), to be scaled wherever that is cheapest.
 
         The logit is code * scale + offset of the level (`description.levels`). A quarter of the bytes of `read`.
         """
-        wanted, spans, chosen = self._wanted(video_id, frames, levels)
+        wanted, spans, chosen = self._wanted(video_id, frames, levels, mirrored)
         codes: dict[str, Codes] = _empty(chosen, len(wanted), np.uint8)
         for level in chosen:
             for start, piece in self._codes(level, spans):
-                codes[level.name][start : start + len(piece)] = piece
+                codes[level.kind][start : start + len(piece)] = piece
         return codes
 
     def read_logits(
-        self, video_id: str, frames: ArrayLike, *, levels: Iterable[str] | None = None
+        self, video_id: str, frames: ArrayLike, *, levels: Iterable[str] | None = None, mirrored: bool = False
     ) -> dict[str, Floats]:
         """The same as `read`, before the sigmoid and on the stored grids."""
-        wanted, spans, chosen = self._wanted(video_id, frames, levels)
+        wanted, spans, chosen = self._wanted(video_id, frames, levels, mirrored)
         logits = _empty(chosen, len(wanted), np.float32)
         for level in chosen:
             table = logit_table(level.scale, level.offset)
             for start, codes in self._codes(level, spans):
-                logits[level.name][start : start + len(codes)] = table[codes]
+                logits[level.kind][start : start + len(codes)] = table[codes]
         return logits
 
     def _runs(self, video_id: str) -> list[tuple[Manifest, VideoRow]]:
@@ -243,7 +253,7 @@ class Store:
         return found
 
     def _wanted(
-        self, video_id: str, frames: ArrayLike, levels: Iterable[str] | None
+        self, video_id: str, frames: ArrayLike, levels: Iterable[str] | None, mirrored: bool
     ) -> tuple[NDArray[np.int64], list[Span], list[Level]]:
         """The wanted frames, where their rows lie, and the wanted levels. Raises `StoreError` where there are none."""
         wanted = _whole_numbers(frames)
@@ -251,7 +261,13 @@ class Store:
         names = set(self.levels if levels is None else levels)
         if unknown := names.difference(self.levels):
             raise StoreError(f"{self.url}: has no level {sorted(unknown)}, but {list(self.levels)}")
-        chosen = [level for level in self.description.levels if level.name in names]
+        if mirrored and not self.mirrored:
+            raise StoreError(f"{self.url}: has no maps of mirrored clips: make a store with 'teacher-dump --flip both'")
+        chosen = [
+            level
+            for level in self.description.levels
+            if level.kind in names and (level.mirror_of is not None) == mirrored
+        ]
         return wanted, self._spans(video_id, wanted), chosen
 
     def _spans(self, video_id: str, wanted: NDArray[np.int64]) -> list[Span]:
@@ -332,7 +348,7 @@ def _empty(
     ends = np.cumsum([0, *(math.prod(shape) for shape in shapes)]).tolist()
     block = np.empty(ends[-1], dtype)
     return {
-        level.name: block[start:end].reshape(shape)
+        level.kind: block[start:end].reshape(shape)
         for level, shape, (start, end) in zip(levels, shapes, pairwise(ends), strict=True)
     }
 

@@ -8,7 +8,7 @@ teachers in one store would be learned from as if they were one.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from tinyhd_pipe.store.documents import opened_json, sealed_json
 from tinyhd_pipe.store.encoding import CHUNK_FRAMES as CHUNK_FRAMES
@@ -19,6 +19,8 @@ from tinyhd_pipe.store.storage import Storage
 SCHEMA = 1
 ROOT = "zarr.json"
 HELD = "within half a step / sqrt(map / its mean), at most 1 logit, from frame to frame of a chunk"
+
+MIRRORED = "levels with mirror_of hold maps of the clip mirrored left to right, as the teacher gave them for that clip"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,13 @@ class Level:
     """Logit step between neighbouring codes (CF scale_factor)."""
     offset: float
     """Logit of code 0 (CF add_offset)."""
+    mirror_of: str | None = None
+    """The level whose maps of the clip mirrored left to right these are; None for maps of the clip as it is."""
+
+    @property
+    def kind(self) -> str:
+        """The level by which readers ask: that of the clip as it is."""
+        return self.mirror_of or self.name
 
     @staticmethod
     def at_budget(name: str, grid: tuple[int, int], budget: float = DEFAULT_BUDGET) -> "Level":
@@ -78,12 +87,19 @@ class Description:
         names = [level.name for level in self.levels]
         if not names or len(set(names)) != len(names) or not all(name.isidentifier() for name in names):
             raise StoreError(f"levels {names}: a store needs at least one, each with a name of its own")
+        if strangers := [level.name for level in self.levels if level.kind not in names]:
+            raise StoreError(f"level {strangers[0]}: mirrors a level that is not among {names}")
         if self.temporal.every < 1:
             raise StoreError(f"every {self.temporal.every}: expected 1 (all frames) or more")
 
     @property
     def every(self) -> int:
         return self.temporal.every
+
+    @property
+    def flip(self) -> Literal["none", "both"]:
+        """Whether maps of the mirrored clips are stored, too."""
+        return "both" if any(level.mirror_of for level in self.levels) else "none"
 
     def to_json(self) -> bytes:
         """The root zarr.json."""
@@ -96,6 +112,7 @@ class Description:
             "levels": {level.name: _level_to_plain(level) for level in self.levels},
             "to_teacher_grid": "bilinear upsampling of the logits, align_corners=False, then sigmoid",
             "teacher_grid": list(self.teacher_grid),
+            **({"mirrored": MIRRORED} if self.flip == "both" else {}),
             "encoding": {"domain": "logit", "chunk_frames": self.chunk_frames, "pixels_held": HELD},
             "temporal": asdict(self.temporal),
             "teacher": dict(self.teacher),
@@ -163,18 +180,20 @@ def read_description(storage: Storage) -> Description | None:
 
 
 def _level_to_plain(level: Level) -> dict[str, Any]:
-    return {"grid": list(level.grid), "scale_factor": level.scale, "add_offset": level.offset}
+    plain = {"grid": list(level.grid), "scale_factor": level.scale, "add_offset": level.offset}
+    return {**plain, "mirror_of": level.mirror_of} if level.mirror_of else plain
 
 
 def _level_from_plain(name: str, plain: Mapping[str, Any]) -> Level:
-    return Level(name, (plain["grid"][0], plain["grid"][1]), plain["scale_factor"], plain["add_offset"])
+    grid = (plain["grid"][0], plain["grid"][1])
+    return Level(name, grid, plain["scale_factor"], plain["add_offset"], plain.get("mirror_of"))
 
 
 def _identity(description: Description) -> dict[str, object]:
     """What must be equal, as dotted names and plain values."""
     plain = replace(description, measured={}, provenance={}).to_plain()
     names = {f"levels.{level.name}": "stored" for level in description.levels}  # which level, before how it is stored
-    return {**names, **dict(_flat("", json.loads(json.dumps(plain))))}
+    return {"flip": description.flip, **names, **dict(_flat("", json.loads(json.dumps(plain))))}
 
 
 def _flat(prefix: str, value: object) -> list[tuple[str, object]]:

@@ -1,20 +1,22 @@
 """What a store says of the teacher whose maps it holds: made once, and compared whenever a teacher comes again.
 
-Grids and steps are measured on the first videos when a store begins, and kept from then on. All else is a fact of the
-teacher, so a store that exists is compared with what it would say were it made by this teacher now. Cost of a new
-store: one window for each sampled frame.
+Grids and steps are measured on the first videos when a store begins, and kept from then on; so is the flip error, how
+far a teacher is from giving a mirrored clip the mirrored maps. All else is a fact of the teacher, so a store that is
+there is compared with what it would say were it made by this teacher now. Cost of a new store: one window for each
+sampled frame, two with `flip: both`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from tinyhd_pipe.stages.dump.fidelity import choose_levels
-from tinyhd_pipe.stages.networks.levels import STORED
-from tinyhd_pipe.stages.networks.network import PROVENANCE, Network
+from tinyhd_pipe.stages.dump.fidelity import choose_levels, kl_of
+from tinyhd_pipe.stages.networks.levels import MIRRORED, STORED
+from tinyhd_pipe.stages.networks.network import PROVENANCE, Network, Size
+from tinyhd_pipe.stages.networks.overlap import cores, in_parallel
 from tinyhd_pipe.stages.networks.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.video.decoding import decode
@@ -24,6 +26,9 @@ from tinyhd_pipe.store.schema import Description, Level, Temporal
 
 SAMPLED_VIDEOS, SAMPLED_FRAMES = 4, 48
 """What grids and steps are chosen from: the first frames of the first videos."""
+FLIP_EVERY = 16
+"""Of these frames every 16th is looked at mirrored, too: a sixteenth of the windows."""
+PLAIN = {mirrored: level for level, mirrored in MIRRORED.items()}
 
 
 def describe(teacher: Network, sources: Sequence[VideoSource], options: DumpOptions) -> Description:
@@ -33,20 +38,52 @@ def describe(teacher: Network, sources: Sequence[VideoSource], options: DumpOpti
     options give a level, cannot keep the budget, or when a level is to be kept that the teacher does not have.
     """
     samples: list[Mapping[str, Tensor]] = []
-    sampled = 0
+    mirrored: list[Mapping[str, Tensor]] = []
     reasons = []
     for source in sources:
-        if sampled == SAMPLED_VIDEOS:
+        if len(samples) == SAMPLED_VIDEOS:
             break
         try:
-            for _, logits in teacher_maps(teacher, islice(decode(source), SAMPLED_FRAMES)):
-                samples.append({level: maps.cpu() for level, maps in logits.items()})
-            sampled += 1
+            samples.append(_first_maps(teacher, source, levels_for(options)))
+            mirrored.append(_first_maps(teacher, source, MIRRORED.values(), every=FLIP_EVERY))
         except VideoError as error:
             reasons.append(str(error))
-    if not sampled:
+    if not samples:
         raise nothing_decodes(reasons)
-    return description_of(teacher, samples, options)
+    description = description_of(teacher, samples, options)
+    errors = _flip_errors(samples, mirrored, teacher.scaling.size)
+    measured = {
+        name: {**figures, "flip_error": errors[name]} if name in errors else figures
+        for name, figures in description.measured.items()
+    }
+    return replace(description, measured=measured)
+
+
+def levels_for(options: DumpOptions) -> tuple[str, ...]:
+    """What the teacher is asked for; it answers with what it has."""
+    return (*STORED, *MIRRORED.values()) if options.flip == "both" else STORED
+
+
+def _first_maps(teacher: Network, source: VideoSource, levels: Collection[str], *, every: int = 1) -> dict[str, Tensor]:
+    """Level -> logits (frame, y, x) of the first frames of a video."""
+    pictures = islice(decode(source), SAMPLED_FRAMES)
+    batches = [logits for _, logits in teacher_maps(teacher, pictures, every=every, levels=levels)]
+    return {level: torch.cat([logits[level].cpu() for logits in batches]) for level in batches[0]}
+
+
+def _flip_errors(
+    samples: Sequence[Mapping[str, Tensor]], mirrored: Sequence[Mapping[str, Tensor]], size: Size
+) -> dict[str, float]:
+    """Mean KL(maps of the mirrored clip, mirrored back ‖ maps of the clip) of each level, nats: what a student that
+    mirrors stored maps learns wrong by."""
+    levels = [level for level in STORED if level in samples[0]]
+
+    def error(level: str) -> float:
+        plain = torch.cat([maps[level][::FLIP_EVERY] for maps in samples])
+        return kl_of(torch.cat([maps[MIRRORED[level]] for maps in mirrored]).flip(-1), plain, size)
+
+    # One thread each, as for steps: the store has the same bytes on any number of cores.
+    return dict(zip(levels, in_parallel(error, iter(levels), cores()), strict=True))
 
 
 def nothing_decodes(reasons: Sequence[str]) -> VideoError:
@@ -56,18 +93,22 @@ def nothing_decodes(reasons: Sequence[str]) -> VideoError:
 
 def description_of(teacher: Network, samples: Iterable[Mapping[str, Tensor]], options: DumpOptions) -> Description:
     """The same from maps that were made already: level -> logits (frame, y, x), one after another."""
-    pieces: dict[str, list[Tensor]] = {level: [] for level in STORED}
+    pieces: dict[str, list[Tensor]] = {level: [] for level in levels_for(options)}
     for logits in samples:
         for level, maps in logits.items():
             pieces[level].append(maps)
     size = teacher.scaling.size
     made = {level: torch.cat(maps) for level, maps in pieces.items() if maps}
     if unknown := [level for level in options.keep or () if level not in made]:
-        raise SettingError(f"keep {unknown[0]!r}: this teacher has no such maps; its levels are {', '.join(made)}")
-    kept = {level: maps for level, maps in made.items() if level in (options.keep or made)}
-    choices = choose_levels(kept, size=size, budget=options.fidelity, given=options.levels)
+        has = ", ".join(level for level in made if level in STORED)
+        raise SettingError(f"keep {unknown[0]!r}: this teacher has no such maps; its levels are {has}")
+    kept = {level: maps for level, maps in made.items() if PLAIN.get(level, level) in (options.keep or made)}
+    given = options.levels
+    if options.flip == "both":
+        given = {**given, **{MIRRORED[level]: given[level] for level in given if level in MIRRORED}}
+    choices = choose_levels(kept, size=size, budget=options.fidelity, given=given)
     return Description(
-        levels=tuple(choice.level for choice in choices),
+        levels=tuple(replace(choice.level, mirror_of=PLAIN.get(choice.level.name)) for choice in choices),
         teacher_grid=size,
         teacher=teacher.identity,
         temporal=_temporal(teacher, options.every),
@@ -82,24 +123,32 @@ def as_of_now(there: Description, teacher: Network, options: DumpOptions) -> Des
 
     A store from before D2's and D3's maps were stored goes on without them, unless the options say what to keep.
     """
-    size, given = teacher.scaling.size, options.levels
-    has = {level.name: level for level in there.levels}
+    plain = options.keep or [level.name for level in there.levels if level.mirror_of is None]
+    names = [*plain, *(MIRRORED[level] for level in plain if options.flip == "both")]
     return replace(
         there,
-        levels=tuple(
-            given[name].level(name) if name in given else has.get(name) or Level.at_budget(name, size)
-            for name in options.keep or has
-        ),
-        teacher_grid=size,
+        levels=tuple(_level_of_now(name, there, options, teacher.scaling.size) for name in names),
+        teacher_grid=teacher.scaling.size,
         teacher=teacher.identity,
         temporal=_temporal(teacher, options.every),
         budget=options.fidelity,
     )
 
 
+def _level_of_now(name: str, there: Description, options: DumpOptions, size: Size) -> Level:
+    """A level as the options give it, else as the store has it, else as one that the store does not have."""
+    kind = PLAIN.get(name, name)
+    if kind in options.levels:
+        level = options.levels[kind].level(name)
+    else:
+        level = next((level for level in there.levels if level.name == name), Level.at_budget(name, size))
+    return replace(level, mirror_of=PLAIN.get(name))
+
+
 def refuse_other_teacher(there: Description, teacher: Network, url: str) -> None:
     """Raise StoreError, naming what differs, where the store's maps are not of this teacher."""
-    there.refuse_other(as_of_now(there, teacher, DumpOptions(every=there.every, fidelity=there.budget)), url)
+    options = DumpOptions(every=there.every, fidelity=there.budget, flip=there.flip)
+    there.refuse_other(as_of_now(there, teacher, options), url)
 
 
 def _temporal(teacher: Network, every: int) -> Temporal:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tinyhd_pipe.stages.dump.identity import as_of_now, description_of, nothing_decodes
+from tinyhd_pipe.stages.dump.identity import as_of_now, description_of, levels_for, nothing_decodes
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
@@ -119,7 +119,7 @@ def plan_dump(
         seconds_left=seconds * maps,
         bytes_a_map=bytes_a_map,
         bytes_left=bytes_a_map * maps,
-        break_even=_break_even(teacher, frames, options.every, videos=len(found), labelled=labelled),
+        break_even=_break_even(teacher, frames, options, videos=len(found), labelled=labelled),
         problems=problems,
     )
 
@@ -173,7 +173,7 @@ def _measured(teacher: Network, sources: Sequence[VideoSource], options: DumpOpt
     """
     samples: list[Mapping[str, Tensor]] = []
     made, times = [0], [time.perf_counter()]
-    with closing(_maps_of_any(teacher, sources, every=options.every)) as coming:
+    with closing(_maps_of_any(teacher, sources, options)) as coming:
         for maps in coming:
             samples.append({level: logits.cpu() for level, logits in maps.items()})
             made.append(made[-1] + len(samples[-1]["final"]))
@@ -187,13 +187,13 @@ def _measured(teacher: Network, sources: Sequence[VideoSource], options: DumpOpt
 
 
 def _maps_of_any(
-    teacher: Network, sources: Sequence[VideoSource], *, every: int
+    teacher: Network, sources: Sequence[VideoSource], options: DumpOptions
 ) -> Generator[Mapping[str, Tensor], None, None]:
     """Maps of one video after another, without those that do not decode."""
     reasons, made = [], False
     for source in sources:
         try:
-            for _, logits in teacher_maps(teacher, decode(source), every=every):
+            for _, logits in teacher_maps(teacher, decode(source), every=options.every, levels=levels_for(options)):
                 made = True
                 yield logits
         except VideoError as error:
@@ -211,10 +211,11 @@ def _bytes_a_map(url: str, description: Description) -> float:
     return float(sum(level["bytes_per_map"] for level in description.measured.values()))
 
 
-def _break_even(teacher: Network, frames: int, every: int, *, videos: int, labelled: int) -> BreakEven:
+def _break_even(teacher: Network, frames: int, options: DumpOptions, *, videos: int, labelled: int) -> BreakEven:
     """Windows against windows: inside the training, where no neighbours share work, one costs at least as much."""
     clips = labelled * (2 if videos > labelled else 1) if labelled else videos
     in_loop = (1, WINDOW if teacher.outputs == 1 else 1)
-    windows = -(-frames // every) if teacher.outputs == 1 else -(-frames // WINDOW)
+    windows = -(-frames // options.every) if teacher.outputs == 1 else -(-frames // WINDOW)
+    windows *= 2 if options.flip == "both" else 1
     single, multi = (windows / (count * clips) for count in in_loop)
     return BreakEven(clips, in_loop, epochs_single=single, epochs_multi=multi)

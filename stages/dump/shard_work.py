@@ -125,8 +125,7 @@ def _answered(
         failed=[frame.number for frame in step.frames if not frame.decoded],
         logits={
             level: to_grid(logits, grids[level]).cpu().numpy()
-            for level, logits in batch_logits(teacher, step).items()
-            if level in grids
+            for level, logits in batch_logits(teacher, step, grids.keys()).items()
         },
     )
 

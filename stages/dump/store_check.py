@@ -18,10 +18,12 @@ from tinyhd_pipe.stages.dump.fidelity import kl_of, to_size
 from tinyhd_pipe.stages.dump.identity import refuse_other_teacher
 from tinyhd_pipe.stages.dump.shard_work import Made, make_shard
 from tinyhd_pipe.stages.networks.divergence import FAR as FAR
+from tinyhd_pipe.stages.networks.levels import MIRRORED
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.teacher_maps import logits_at
 from tinyhd_pipe.stages.video.index import read_frames
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
+from tinyhd_pipe.store.encoding import Floats
 from tinyhd_pipe.store.errors import StoreError, VideoError
 from tinyhd_pipe.store.lock import exclusive
 from tinyhd_pipe.store.plan import Member
@@ -168,25 +170,28 @@ def sample_store(
     """
     store = open_store(url)
     refuse_other_teacher(store.description, teacher, url)
+    levels = [level.name for level in store.description.levels]
     drawn = _drawn(store, sources, frames, np.random.default_rng(seed))
     compared: dict[str, Mapping[str, tuple[float, float]]] = {}
     for done, (source, frame) in enumerate(drawn):
         report(done, len(drawn))
         facts = store.video(source.id)
         try:
-            live = logits_at(teacher, np.array([frame]), frames=facts.frames, read=partial(read_frames, source))
+            live = logits_at(
+                teacher, np.array([frame]), frames=facts.frames, read=partial(read_frames, source), levels=levels
+            )
         except VideoError:
             if not facts.problem:
                 raise
             continue
-        stored = store.read_logits(source.id, [frame])
+        stored = _stored_logits(store, source.id, frame)
         compared[f"{source.id}, frame {frame}"] = {
-            level: _difference(live[level].cpu(), torch.from_numpy(stored[level]), teacher) for level in store.levels
+            level: _difference(live[level].cpu(), torch.from_numpy(stored[level]), teacher) for level in levels
         }
     report(len(drawn), len(drawn))
     if not compared:
         raise StoreError(f"{url}: no window of {len(drawn)} sampled frames decodes: sample more")
-    checks = {level: _level_check({name: one[level] for name, one in compared.items()}) for level in store.levels}
+    checks = {level: _level_check({name: one[level] for name, one in compared.items()}) for level in levels}
     return Sampled(len(compared), store.description.budget, checks)
 
 
@@ -214,6 +219,14 @@ def _drawn(
     ]
     same_videos(members, sources)
     return drawn
+
+
+def _stored_logits(store: Store, video: str, frame: int) -> dict[str, Floats]:
+    """What is stored of a frame, the maps of the mirrored clip under the names of their levels."""
+    stored = store.read_logits(video, [frame])
+    if store.mirrored:
+        stored |= {MIRRORED[level]: maps for level, maps in store.read_logits(video, [frame], mirrored=True).items()}
+    return stored
 
 
 def _difference(live: Tensor, stored: Tensor, teacher: Network) -> tuple[float, float]:

@@ -18,6 +18,9 @@ STORED = (*CONSPICUITY, "d2", "d3", FINAL)
 """All maps that a store may hold: a TinyHD network that teaches, as an assistant does, has D2's and D3's, too. Of
 several decoders of a kind the first one's are stored: all of a student's answer to the target of the plain name."""
 
+MIRRORED = {level: f"{level}_mirrored" for level in STORED}
+"""The names of the same maps of the clip mirrored left to right, as the teacher gives them for that clip."""
+
 
 def levels_of(decoders: Sequence[str]) -> list[tuple[str, ...]]:
     """The names of each decoder's maps: D1 has four, every other one is called as its decoder."""

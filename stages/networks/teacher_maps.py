@@ -5,7 +5,7 @@ same bits on any number of cores. On a CPU, HD2S sees its windows in runs of nei
 work (window_runs.py). Cost: one window for each frame of a one-output teacher, one for 16 frames of a 16-output one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinyhd_pipe.stages.networks.inference import ScaledFrame, clip_of, scaled_frames, teacher_windows_at, windows
-from tinyhd_pipe.stages.networks.levels import STORED
+from tinyhd_pipe.stages.networks.levels import MIRRORED, STORED
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.overlap import ahead, cores, in_parallel
 from tinyhd_pipe.stages.video.decoding import Picture
@@ -43,15 +43,15 @@ class WindowBatch:
 
 
 def teacher_maps(
-    teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1
+    teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1, levels: Collection[str] = STORED
 ) -> Iterator[tuple[Sequence[ScaledFrame], dict[str, Tensor]]]:
-    """The teacher's logits of frames 0, every, 2 * every, ... of one video.
+    """The teacher's logits of frames 0, every, 2 * every, ... of one video; `levels` as in `batch_logits`.
 
     Yields (frames, level -> float32 (frame, y, x) on the level's native grid), of `teacher.batch` windows at a time.
     Batches never span videos, so a video's maps depend on that video alone.
     """
     batches = ahead(window_batches(teacher, pictures, every=every), BATCHES_AHEAD)
-    yield from in_parallel(partial(_with_frames, teacher), batches, threads_for(teacher))
+    yield from in_parallel(partial(_with_frames, teacher, levels), batches, threads_for(teacher))
 
 
 def window_batches(teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1) -> Iterator[WindowBatch]:
@@ -62,7 +62,12 @@ def window_batches(teacher: Network, pictures: Iterator[Picture | None], *, ever
 
 
 def logits_at(
-    teacher: Network, wanted: NDArray[np.int64], *, frames: int, read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+    teacher: Network,
+    wanted: NDArray[np.int64],
+    *,
+    frames: int,
+    read: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
+    levels: Collection[str] = STORED,
 ) -> dict[str, Tensor]:
     """The teacher's logits of a few frames of a video, from the same windows as `teacher_maps` cuts.
 
@@ -70,6 +75,7 @@ def logits_at(
         wanted: (n,) absolute frames, in any order, repeats allowed.
         frames: length of the video.
         read: the frames with these numbers, which rise, as uint8 (frame, y, x, 3).
+        levels: as in `batch_logits`.
 
     Returns level -> float32 (n, y, x) on the level's native grid, computed in the calling thread. Costs a window for
     each frame of a one-output teacher, and those of all 16 frames around it of a 16-output one.
@@ -84,7 +90,8 @@ def logits_at(
         for number, picture, one in zip(numbers.tolist(), pictures, pixels, strict=True)
     }
     coming = (([scaled[n] for n in window], [scaled[n] for n in answered]) for window, answered in seen)
-    answers = [batch_logits(teacher, batch) for batch in _batched(teacher, coming, set(rising.tolist()).__contains__)]
+    batches = _batched(teacher, coming, set(rising.tolist()).__contains__)
+    answers = [batch_logits(teacher, batch, levels) for batch in batches]
     return {level: torch.cat([answer[level] for answer in answers])[where] for level in answers[0]}
 
 
@@ -128,9 +135,18 @@ def _frames_of_run(windows: Sequence[Window]) -> list[ScaledFrame]:
     return [*first, *(seen[-1] for seen, _ in others)]
 
 
-def batch_logits(teacher: Network, batch: WindowBatch) -> dict[str, Tensor]:
-    """Level -> float32 (frame, y, x), the logits of the batch's wanted frames on the level's native grid."""
-    logits = teacher.frame_logits(batch.clip, batch.answered, STORED)
+def batch_logits(teacher: Network, batch: WindowBatch, levels: Collection[str] = STORED) -> dict[str, Tensor]:
+    """Level -> float32 (frame, y, x), the logits of the batch's wanted frames on the level's native grid.
+
+    `levels` are those that are wanted of what the teacher has. Names of MIRRORED are of the clip mirrored left to
+    right, which costs a second pass; maps come as the teacher gives them for that clip.
+    """
+    plain = [level for level in STORED if level in levels]
+    mirrored = [level for level in STORED if MIRRORED[level] in levels]
+    logits = teacher.frame_logits(batch.clip, batch.answered, plain) if plain else {}
+    if mirrored:
+        other = teacher.frame_logits(batch.clip.flip(-1), batch.answered, mirrored)
+        logits |= {MIRRORED[level]: maps for level, maps in other.items()}
     return {level: maps[list(batch.wanted)] for level, maps in logits.items()}
 
 
@@ -139,5 +155,7 @@ def threads_for(teacher: Network) -> int:
     return cores() if teacher.device.type == "cpu" else 1
 
 
-def _with_frames(teacher: Network, batch: WindowBatch) -> tuple[Sequence[ScaledFrame], dict[str, Tensor]]:
-    return batch.frames, batch_logits(teacher, batch)
+def _with_frames(
+    teacher: Network, levels: Collection[str], batch: WindowBatch
+) -> tuple[Sequence[ScaledFrame], dict[str, Tensor]]:
+    return batch.frames, batch_logits(teacher, batch, levels)

@@ -36,6 +36,8 @@ class DumpOptions:
     """mean KL(live, stored) that a stored map may cost, nats"""
     keep: Annotated[tuple[LevelName, ...], MinLen(1)] | None = None
     """levels that are stored, as [final, d2]; by default all that the teacher has, or that an existing store has"""
+    flip: Literal["none", "both"] = "none"
+    """both: the maps of the clips mirrored left to right are made and stored, too, at twice the cost"""
     levels: Mapping[str, StoredLevel] = field(default_factory=dict)
     """grid and step of levels that are not to be chosen: {final: {grid: [96, 128], step: 0.07}}"""
     shard_megabytes: Annotated[float, Gt(0), Le(4096)] = 128

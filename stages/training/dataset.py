@@ -95,7 +95,7 @@ class Sampling:
     target_lag: int = 0
     """Frames by which targets run behind the clip; 1 reproduces the published 16-output training."""
     flip: bool = True
-    """Mirror half of the samples, frames and maps alike."""
+    """Mirror half of the samples: frames, density maps, and maps unless the store has the teacher's own of them."""
     unlabelled_per_labelled: float = 1.0
     """Clips of unlabelled videos in an epoch for each clip of a labelled one."""
 
@@ -208,12 +208,12 @@ def load_sample(
     targets: TeacherMaps | None,
     flip: bool = False,
 ) -> Batch:
-    """Read the frames and the maps of one clip, as a batch of one; `flip` mirrors all of them left to right."""
+    """Read the frames and the maps of one clip, as a batch of one; with `flip` all mirrored left to right."""
     frames, where = np.unique(clip.frames, return_inverse=True)
     pixels = scaling.prepare(reader.read(video, frames))[:, where]  # (3, T, H, W)
     maps: dict[str, Tensor] = {}
     if targets is not None and video.stored_as is not None:
-        read = targets.read(video.stored_as, clip.targets, size=scaling.size)
+        read = targets.read(video.stored_as, clip.targets, size=scaling.size, mirrored=flip)
         maps = {level: torch.from_numpy(read[level]) for level in read}  # (T, H, W)
     density = _density(video, clip.targets, scaling.size)
     labelled = density is not None
@@ -225,7 +225,7 @@ def load_sample(
 
     return Batch(
         clip=mirror(pixels)[None],
-        maps={level: mirror(levels)[None] for level, levels in maps.items()},
+        maps={level: levels[None] for level, levels in maps.items()},
         density=mirror(density)[None],
         labelled=torch.tensor([labelled]),
         outputs=torch.from_numpy(clip.outputs),

@@ -16,7 +16,7 @@ import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from tinyhd_pipe.stages.networks.levels import CONSPICUITY, FINAL
+from tinyhd_pipe.stages.networks.levels import CONSPICUITY, FINAL, MIRRORED, STORED
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.overlap import cores, in_parallel
 from tinyhd_pipe.stages.networks.teacher_maps import logits_at
@@ -41,6 +41,8 @@ class LiveTargets:
     """Only frames 0, every, 2 * every, ... are asked for."""
     final_stands_in: bool = False
     """Where the teacher has no conspicuity maps, the final map is the target of D1's four."""
+    sees_mirrored: bool = True
+    """Of a mirrored sample the teacher sees the mirrored clip, as published; else its maps are mirrored."""
     _reader: FrameReader = field(default_factory=FrameReader)
 
     @staticmethod
@@ -54,7 +56,14 @@ class LiveTargets:
         """The very frames that are learned from stores, so that samples are the same; `teacher` made those maps."""
         held = set(stored.videos)
         rows = {source.id: stored.video(source.id) for source in sources if source.id in held}
-        return LiveTargets(teacher, rows, _by_id(sources), every=stored.every, final_stands_in=stored.final_stands_in)
+        return LiveTargets(
+            teacher,
+            rows,
+            _by_id(sources),
+            every=stored.every,
+            final_stands_in=stored.final_stands_in,
+            sees_mirrored=all(store.mirrored for store in stored.stores),
+        )
 
     @cached_property
     def levels(self) -> tuple[str, ...]:
@@ -79,7 +88,7 @@ class LiveTargets:
     def video(self, video: str) -> VideoRow:
         return self.rows[video]
 
-    def read(self, video: str, frames: Any, *, size: tuple[int, int]) -> Maps:
+    def read(self, video: str, frames: Any, *, size: tuple[int, int], mirrored: bool = False) -> Maps:
         """Maps of some frames, level -> float32 (frame, y, x) at `size`, as a store's reader would give them.
 
         Costs the windows that answer for these frames. Raises VideoError for a video that has changed.
@@ -92,7 +101,11 @@ class LiveTargets:
             np.asarray(frames),
             frames=row.frames,
             read=lambda numbers: self._reader.read(seen, shown[numbers]),
+            levels=MIRRORED.values() if mirrored and self.sees_mirrored else STORED,
         )
+        if mirrored:
+            turned = {level: logits[MIRRORED[level]] for level in STORED if MIRRORED[level] in logits}
+            logits = turned or {level: maps.flip(-1) for level, maps in logits.items()}
         maps = {
             level: F.interpolate(one[:, None].cpu(), size=size, mode="bilinear", align_corners=False)[:, 0].sigmoid()
             for level, one in logits.items()
@@ -109,6 +122,7 @@ class LiveTargets:
             "teacher": self.teacher.identity,
             "online": True,
             "every": self.every,
+            "sees_mirrored": self.sees_mirrored,
             "final_stands_in": self.final_stands_in,
         }
 

@@ -34,7 +34,7 @@ class TeacherMaps(Protocol):
     @property
     def videos(self) -> list[str]: ...
     def video(self, video: str, /) -> VideoRow: ...
-    def read(self, video: str, frames: Any, /, *, size: tuple[int, int]) -> Maps: ...
+    def read(self, video: str, frames: Any, /, *, size: tuple[int, int], mirrored: bool = False) -> Maps: ...
     def facts(self) -> dict[str, Any]: ...
     def lacking(self, decoders: Sequence[str], /) -> list[str]: ...
 
@@ -108,9 +108,13 @@ class Targets:
         failed = sorted({frame for row in (first, *others) for frame in row.failed})
         return replace(first, failed=tuple(failed))
 
-    def read(self, video: str, frames: Any, *, size: tuple[int, int]) -> Maps:
-        """Maps of some frames, level -> float32 (frame, y, x) at `size`; fused ones are distributions, of sum 1."""
-        read = [store.read(video, frames, size=size) for store in self.stores]
+    def read(self, video: str, frames: Any, *, size: tuple[int, int], mirrored: bool = False) -> Maps:
+        """Maps of some frames, level -> float32 (frame, y, x) at `size`; fused ones are distributions, of sum 1.
+
+        `mirrored` gives those of the clip mirrored left to right: the teacher's own where a store has them, else the
+        maps of the clip, mirrored.
+        """
+        read = [_read(store, video, frames, size, mirrored=mirrored) for store in self.stores]
         maps = read[0] if len(read) == 1 else {level: self._fused(level, read) for level in _all(read)}
         if self.final_stands_in and maps.keys().isdisjoint(CONSPICUITY):
             maps |= dict.fromkeys(CONSPICUITY, maps[FINAL])
@@ -127,7 +131,12 @@ class Targets:
         """Whose maps these are, as a student's weights file tells it."""
         teachers = [store.info()["teacher"] for store in self.stores]
         stores = [
-            {"every": store.every, "levels": sorted(store.levels), "fidelity": store.description.budget}
+            {
+                "every": store.every,
+                "levels": sorted(store.levels),
+                "fidelity": store.description.budget,
+                "flip": store.description.flip,
+            }
             for store in self.stores
         ]
         return {
@@ -153,6 +162,13 @@ def usable_frames(row: VideoRow) -> NDArray[np.bool_] | None:
     usable = np.ones(row.frames, bool)
     usable[list(row.failed)] = False
     return usable if row.failed else None
+
+
+def _read(store: Store, video: str, frames: Any, size: tuple[int, int], *, mirrored: bool) -> Maps:
+    maps = store.read(video, frames, size=size, mirrored=mirrored and store.mirrored)
+    if mirrored and not store.mirrored:
+        maps = {level: np.ascontiguousarray(one[..., ::-1]) for level, one in maps.items()}
+    return maps
 
 
 def _all(read: Sequence[Mapping[str, Any]]) -> list[str]:
