@@ -33,7 +33,7 @@ class LiveTeacher:
     device: str
 
 
-def check_teacher_options(online: bool, weights: Path | None, store: Sequence[str]) -> None:
+def check_teacher_options(online: bool, weights: Path | None, store: Sequence[str], labels: Path | None) -> None:
     """Raise SettingError, in one line, where the options do not say which maps are learned."""
     if online and weights is None:
         raise SettingError("--online: the teacher needs its weights: add --teacher-weights FILE")
@@ -41,8 +41,8 @@ def check_teacher_options(online: bool, weights: Path | None, store: Sequence[st
         raise SettingError(
             f"--teacher-weights {weights}: only with --online the teacher is asked: add --online, or leave them out"
         )
-    if not online and not store:
-        raise SettingError("student-train: maps to learn from are missing: add --store URL, or --online")
+    if not online and not store and labels is None:
+        raise SettingError("student-train: nothing to learn from: add --store URL, --online, or --labels DIR")
     if online and len(store) > 1:
         raise SettingError(f"--online: {len(store)} stores are given, and one teacher has one store; give one, or none")
 

@@ -121,11 +121,12 @@ def student_train(
     from tinyhd_pipe.stages.training.fitting import Run
     from tinyhd_pipe.stages.training.processes import joined
 
-    check_teacher_options(online, teacher_weights, store or [])
+    check_teacher_options(online, teacher_weights, store or [], labels)
     keep_freed_memory()
     given = load_params(params, overrides)
     recipe = group_of(given, settings, StudentRecipe)
-    stored = _stored_targets(store, recipe) if store else None
+    alone = _learns_from_labels_alone(recipe, store or [], labels, online=online)
+    stored = _stored_targets(store, recipe) if store and not alone else None
     sources = given_videos(videos)
     annotated = find_annotated_videos(labels) if labels else []
     recipe = _with_encoder_weights(recipe, download=download)
@@ -134,8 +135,8 @@ def student_train(
     if teacher_weights is not None:
         live = LiveTeacher(teacher, teacher_weights, given.teacher_dump, run.device)
         targets = live_targets(live, stored, sources, annotated, recipe)
-    assert targets is not None
-    _say_lacking(targets, recipe)
+    if targets is not None:
+        _say_lacking(targets, recipe)
     _say_kernels(run.device)
     with joined() as processes, training_progress("student") as shown:
         run = shown.listening_to(replace(run, processes=processes))
@@ -151,13 +152,33 @@ def _say_kernels(device: str) -> None:
         console.say(f"layers: torch's own, since {kernels().told}; a step takes about twice as long")
 
 
+def _learns_from_labels_alone(recipe: "StudentRecipe", urls: list[str], labels: Path | None, *, online: bool) -> bool:
+    """Whether no teacher has a say; says so."""
+    if recipe.learn_from == "labels" and labels is None:
+        raise SettingError("learn_from: labels, and none are given: add --labels DIR, or learn from maps")
+    if recipe.learn_from == "labels" and online:
+        raise SettingError("--online: learn_from: labels asks no teacher; leave one of them out")
+    alone = recipe.learn_from == "labels" or not (urls or online)
+    if alone and recipe.learn_from == "maps":
+        raise SettingError("learn_from: maps, and none are given: add --store URL, or --online")
+    if alone:
+        unused = f"; maps of {', '.join(urls)} are not used" if urls else ""
+        console.say(f"targets: density maps of {labels} alone, no teacher's{unused}")
+    return alone
+
+
 def _stored_targets(urls: list[str], recipe: "StudentRecipe") -> "Targets":
     """The maps of these stores; says how they are fused where there are several."""
     from tinyhd_pipe.stages.training.targets import Targets
     from tinyhd_pipe.store.reader import open_store
 
     stands_in = recipe.missing_conspicuity == "final"
-    targets = Targets.of([open_store(url) for url in urls], recipe.store_weights, final_stands_in=stands_in)
+    targets = Targets.of(
+        [open_store(url) for url in urls],
+        recipe.store_weights,
+        final_stands_in=stands_in,
+        confidence=recipe.confidence,
+    )
     if len(targets.stores) > 1:
         shares = [weight / sum(targets.weights) for weight in targets.weights]
         fused = ", ".join(f"{store.url} ({share:.0%})" for store, share in zip(targets.stores, shares, strict=True))

@@ -13,6 +13,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,18 +25,20 @@ from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.settings.training import StudentRecipe
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo, collate
 from tinyhd_pipe.stages.training.fitting import Fitted, Objective, Run, fit
+from tinyhd_pipe.stages.training.labelled import labelled_videos
 from tinyhd_pipe.stages.training.live_targets import LiveTargets
 from tinyhd_pipe.stages.training.losses import answered_frames, distillation_loss
 from tinyhd_pipe.stages.training.oracle import Agreement, agreement
 from tinyhd_pipe.stages.training.targets import Targets, TeacherMaps, usable_frames
 from tinyhd_pipe.stages.training.validation import leave_out, validation_scores
 from tinyhd_pipe.stages.training.validation_sheet import validation_sheet
+from tinyhd_pipe.stages.video.clips import training_clip
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
-from tinyhd_pipe.store.errors import DataError
+from tinyhd_pipe.store.errors import DataError, SettingError
 
 
 def student_train(
-    targets: TeacherMaps,
+    targets: TeacherMaps | None,
     sources: Sequence[VideoSource],
     annotated: Sequence[AnnotatedVideo],
     recipe: StudentRecipe,
@@ -44,8 +47,9 @@ def student_train(
     """Train a student and leave its weights in the run's folder.
 
     Arguments:
-        targets: the teachers' maps.
-        sources: the videos they were made of; those that the stores do not hold are left out.
+        targets: the teachers' maps; None where only density maps are learned.
+        sources: the videos they were made of; those that the stores do not hold are left out, and so are those from
+            which no clip with all its targets can be drawn.
         annotated: the labelled ones among them.
 
     Raises DataError when the stores hold none of the videos, WeightsError for encoder weights that are missing or of
@@ -53,8 +57,10 @@ def student_train(
     """
     module, encoder_weights_sha256 = _student(recipe)
     scaling = scaling_for("tinyhd", recipe.size)
-    learned, left_out = _leave_out_of_both(stored_videos(targets, sources, annotated), recipe.validation_share)
+    targets = None if recipe.learn_from == "labels" else targets
     sampling = _sampling(recipe)
+    videos = _with_clips(_videos(targets, sources, annotated, recipe), sampling, targets)
+    learned, left_out = _leave_out_of_both(videos, recipe.validation_share)
     held_out = ClipDataset(left_out, scaling=scaling, sampling=replace(sampling, flip=False), targets=targets)
     terms = partial(_terms, conspicuity_weight=recipe.conspicuity_weight)
     objective = Objective(
@@ -79,7 +85,7 @@ def student_train(
             **_topology(recipe),
             "fusion_order": list(recipe.decoders),
             "size": list(recipe.size),
-            **targets.facts(),
+            **(targets.facts() if targets else {"teacher": None}),
             "code": version("tinyhd-pipe"),
             "videos_sha256": _digest_of_all(learned),
             "encoder_weights_sha256": encoder_weights_sha256,
@@ -105,8 +111,9 @@ def compare_both_ways(
     Raises as `student_train`.
     """
     module, _ = _student(recipe)
-    learned, _ = _leave_out_of_both(stored_videos(stored, sources, annotated), recipe.validation_share)
     scaling, sampling = scaling_for("tinyhd", recipe.size), _sampling(recipe)
+    videos = _with_clips(_videos(stored, sources, annotated, recipe), sampling, stored)
+    learned, _ = _leave_out_of_both(videos, recipe.validation_share)
     ways = [ClipDataset(learned, scaling=scaling, sampling=sampling, targets=targets) for targets in (live, stored)]
     keys = ways[0].epoch_keys(0, recipe.clips_per_video)[:samples]
     groups = [keys[start : start + recipe.batch] for start in range(0, len(keys), recipe.batch)]
@@ -132,6 +139,49 @@ def _sampling(recipe: StudentRecipe) -> Sampling:
         target_lag=recipe.target_lag,
         unlabelled_per_labelled=recipe.unlabelled_per_labelled,
     )
+
+
+def _videos(
+    targets: TeacherMaps | None,
+    sources: Sequence[VideoSource],
+    annotated: Sequence[AnnotatedVideo],
+    recipe: StudentRecipe,
+) -> list[TrainingVideo]:
+    """What `learn_from` says: videos with maps, labelled ones among them or as if without labels; or labelled ones."""
+    if targets is None and recipe.learn_from == "maps":
+        raise SettingError("learn_from: maps of a teacher, and none are given; give a store, or learn_from labels")
+    if targets is None:
+        return labelled_videos(sources, annotated)
+    return stored_videos(targets, sources, [] if recipe.learn_from == "maps" else annotated)
+
+
+def _with_clips(
+    videos: Sequence[TrainingVideo], sampling: Sampling, targets: TeacherMaps | None
+) -> list[TrainingVideo]:
+    """Those from which a clip can be drawn: where frames failed, a short video may have none with all its targets.
+
+    Raises DataError where none is left.
+    """
+    every = targets.every if targets else 1
+    there = [video for video in videos if video.usable is None or _has_clip(video, sampling, every)]
+    if not there:
+        raise DataError(f"none of {len(videos)} videos has a clip with all its targets; a frame of each failed")
+    return there
+
+
+def _has_clip(video: TrainingVideo, sampling: Sampling, every: int) -> bool:
+    try:
+        training_clip(
+            video.frames,
+            outputs=sampling.outputs,
+            rng=np.random.default_rng(0),
+            every=every,
+            target_lag=sampling.target_lag,
+            usable=video.usable,
+        )
+    except DataError:
+        return False
+    return True
 
 
 def stored_videos(

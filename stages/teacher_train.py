@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,12 +17,12 @@ from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.network import Size, scaling_for
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.settings.training import TeacherRecipe
-from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo
+from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling
 from tinyhd_pipe.stages.training.fitting import Fitted, Objective, Run, fit
+from tinyhd_pipe.stages.training.labelled import training_video
 from tinyhd_pipe.stages.training.losses import teacher_loss
 from tinyhd_pipe.stages.training.validation import leave_out, validation_scores
 from tinyhd_pipe.stages.training.validation_sheet import validation_sheet
-from tinyhd_pipe.stages.video.index import index_frames
 
 
 def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: Run) -> Fitted:
@@ -66,15 +65,6 @@ def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: 
 
 def _terms(logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     return {"density": teacher_loss(logits, batch.density[:, 0])}
-
-
-def training_video(video: AnnotatedVideo) -> TrainingVideo:
-    """A labelled video as something to learn from: every frame that decodes and has a density map is a target."""
-    index = index_frames(video.source)
-    usable = index.valid.copy()
-    for frame in np.flatnonzero(usable):
-        usable[frame] = int(frame) in video.density_maps
-    return TrainingVideo(video.source, frames=len(usable), annotation=video, usable=usable)
 
 
 def adopt_teacher(weights: Path, out: Path, *, size: Size) -> Path:

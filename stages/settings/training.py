@@ -88,6 +88,8 @@ class StudentRecipe(Recipe):
     """maps for a clip: 1 (S, of its last frame) or 16 (M, of all)"""
     d1_outputs: Literal[1, 16] = 1
     """maps of decoder d1 in an M network: 1 (its target is the mean of 16) or 16"""
+    learn_from: Literal["both", "maps", "labels"] = "both"
+    """both: teacher's maps, and density maps where there are any; maps: no label is used; labels: no teacher's map"""
     unlabelled_per_labelled: Annotated[float, Ge(0)] = 1.0
     """clips without labels for each one with labels"""
     encoder_weights: Path | None = None
@@ -98,6 +100,8 @@ class StudentRecipe(Recipe):
     """of the terms that compare D1's maps with the teacher's conspicuity maps; 0: those teach nothing"""
     store_weights: tuple[Positive, ...] | None = None
     """of the stores whose maps are fused, in their order; equal by default"""
+    confidence: Positive | None = None
+    """nats; on labelled samples a store's weight is multiplied by exp(-KL(density || its final map) / confidence)"""
     missing_conspicuity: Literal["none", "final"] = "none"
     """of teachers with one map; none: D1's maps have no target, final: the final map stands in"""
     target_lag: Annotated[int, Ge(0)] = 0

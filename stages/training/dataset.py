@@ -211,18 +211,18 @@ def load_sample(
     """Read the frames and the maps of one clip, as a batch of one; with `flip` all mirrored left to right."""
     frames, where = np.unique(clip.frames, return_inverse=True)
     pixels = scaling.prepare(reader.read(video, frames))[:, where]  # (3, T, H, W)
-    maps: dict[str, Tensor] = {}
-    if targets is not None and video.stored_as is not None:
-        read = targets.read(video.stored_as, clip.targets, size=scaling.size, mirrored=flip)
-        maps = {level: torch.from_numpy(read[level]) for level in read}  # (T, H, W)
-    density = _density(video, clip.targets, scaling.size)
-    labelled = density is not None
-    if density is None:
-        density = torch.zeros(len(clip.targets), *scaling.size)
+    truth = _density(video, clip.targets, scaling.size)
+    labelled = truth is not None
+    density = torch.zeros(len(clip.targets), *scaling.size) if truth is None else truth
 
     def mirror(values: Tensor) -> Tensor:
         return values.flip(-1) if flip else values
 
+    maps: dict[str, Tensor] = {}
+    if targets is not None and video.stored_as is not None:
+        held_against = mirror(density).numpy() if labelled else None
+        read = targets.read(video.stored_as, clip.targets, size=scaling.size, mirrored=flip, density=held_against)
+        maps = {level: torch.from_numpy(read[level]) for level in read}  # (T, H, W)
     return Batch(
         clip=mirror(pixels)[None],
         maps={level: levels[None] for level, levels in maps.items()},

@@ -21,7 +21,7 @@ from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.overlap import cores, in_parallel
 from tinyhd_pipe.stages.networks.teacher_maps import logits_at
 from tinyhd_pipe.stages.training.dataset import FrameReader, TrainingVideo
-from tinyhd_pipe.stages.training.targets import Maps, Targets, lacking, usable_frames
+from tinyhd_pipe.stages.training.targets import Density, Maps, Targets, lacking, usable_frames
 from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.stages.video.index import kept_index
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
@@ -88,7 +88,9 @@ class LiveTargets:
     def video(self, video: str) -> VideoRow:
         return self.rows[video]
 
-    def read(self, video: str, frames: Any, *, size: tuple[int, int], mirrored: bool = False) -> Maps:
+    def read(
+        self, video: str, frames: Any, *, size: tuple[int, int], mirrored: bool = False, density: Density = None
+    ) -> Maps:
         """Maps of some frames, level -> float32 (frame, y, x) at `size`, as a store's reader would give them.
 
         Costs the windows that answer for these frames. Raises VideoError for a video that has changed.

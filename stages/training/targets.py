@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import rel_entr
 
 from tinyhd_pipe.stages.networks.levels import CONSPICUITY, FINAL, levels_of, plain_level
 from tinyhd_pipe.store.errors import DataError, SettingError
@@ -20,6 +21,8 @@ from tinyhd_pipe.store.manifest import VideoRow
 from tinyhd_pipe.store.reader import Store
 
 Maps = dict[str, NDArray[np.float32]]
+Density = NDArray[np.float32] | None
+"""(frame, y, x) density maps of the frames that are read, as large as their maps and mirrored as they are."""
 
 
 class TeacherMaps(Protocol):
@@ -34,7 +37,9 @@ class TeacherMaps(Protocol):
     @property
     def videos(self) -> list[str]: ...
     def video(self, video: str, /) -> VideoRow: ...
-    def read(self, video: str, frames: Any, /, *, size: tuple[int, int], mirrored: bool = False) -> Maps: ...
+    def read(
+        self, video: str, frames: Any, /, *, size: tuple[int, int], mirrored: bool = False, density: Density = None
+    ) -> Maps: ...
     def facts(self) -> dict[str, Any]: ...
     def lacking(self, decoders: Sequence[str], /) -> list[str]: ...
 
@@ -48,10 +53,17 @@ class Targets:
     """Of each store, positive; only their ratios count."""
     final_stands_in: bool = False
     """Where no store has conspicuity maps, the final map is the target of D1's four."""
+    confidence: float | None = None
+    """nats; a store's weight on a labelled sample is its own times exp(-KL(density ‖ its final map) / confidence), the
+    KL as the mean over the sample's frames. None: weights are fixed. (Confidence as FerKD has it, for images.)"""
 
     @staticmethod
     def of(
-        stores: Sequence[Store], weights: Sequence[float] | None = None, *, final_stands_in: bool = False
+        stores: Sequence[Store],
+        weights: Sequence[float] | None = None,
+        *,
+        final_stands_in: bool = False,
+        confidence: float | None = None,
     ) -> "Targets":
         """Fuse stores, by equal weights where none are given.
 
@@ -62,7 +74,7 @@ class Targets:
         for store in stores:
             if FINAL not in store.levels:
                 raise DataError(f"{store.url}: has no final maps, only {', '.join(store.levels)}; give another store")
-        return Targets(tuple(stores), tuple(weights or [1.0] * len(stores)), final_stands_in)
+        return Targets(tuple(stores), tuple(weights or [1.0] * len(stores)), final_stands_in, confidence)
 
     @cached_property
     def levels(self) -> tuple[str, ...]:
@@ -108,24 +120,31 @@ class Targets:
         failed = sorted({frame for row in (first, *others) for frame in row.failed})
         return replace(first, failed=tuple(failed))
 
-    def read(self, video: str, frames: Any, *, size: tuple[int, int], mirrored: bool = False) -> Maps:
+    def read(
+        self, video: str, frames: Any, *, size: tuple[int, int], mirrored: bool = False, density: Density = None
+    ) -> Maps:
         """Maps of some frames, level -> float32 (frame, y, x) at `size`; fused ones are distributions, of sum 1.
 
         `mirrored` gives those of the clip mirrored left to right: the teacher's own where a store has them, else the
-        maps of the clip, mirrored.
+        maps of the clip, mirrored. `density` is what `confidence` holds the teachers against.
         """
         read = [_read(store, video, frames, size, mirrored=mirrored) for store in self.stores]
-        maps = read[0] if len(read) == 1 else {level: self._fused(level, read) for level in _all(read)}
+        weights = self._weights(read, density)
+        maps = read[0] if len(read) == 1 else {level: _fused(level, read, weights) for level in _all(read)}
         if self.final_stands_in and maps.keys().isdisjoint(CONSPICUITY):
             maps |= dict.fromkeys(CONSPICUITY, maps[FINAL])
         return maps
 
-    def _fused(self, level: str, read: Sequence[Maps]) -> NDArray[np.float32]:
-        having = [(weight, maps[level]) for weight, maps in zip(self.weights, read, strict=True) if level in maps]
-        total = sum(weight for weight, _ in having)
-        parts = [maps * (weight / total / maps.sum(axis=(-2, -1), keepdims=True)) for weight, maps in having]
-        fused: NDArray[np.float32] = np.sum(parts, axis=0, dtype=np.float32)
-        return fused
+    def _weights(self, read: Sequence[Maps], density: Density) -> Sequence[float]:
+        """Of each store for one sample."""
+        if self.confidence is None or density is None or len(read) == 1:
+            return self.weights
+        divergences = [_divergence(density, maps[FINAL]) for maps in read]
+        least = min(divergences)  # only ratios count, and exp of a large one would be 0 for all
+        return [
+            weight * math.exp((least - divergence) / self.confidence)
+            for weight, divergence in zip(self.weights, divergences, strict=True)
+        ]
 
     def facts(self) -> dict[str, Any]:
         """Whose maps these are, as a student's weights file tells it."""
@@ -169,6 +188,21 @@ def _read(store: Store, video: str, frames: Any, size: tuple[int, int], *, mirro
     if mirrored and not store.mirrored:
         maps = {level: np.ascontiguousarray(one[..., ::-1]) for level, one in maps.items()}
     return maps
+
+
+def _fused(level: str, read: Sequence[Maps], weights: Sequence[float]) -> NDArray[np.float32]:
+    having = [(weight, maps[level]) for weight, maps in zip(weights, read, strict=True) if level in maps]
+    total = sum(weight for weight, _ in having)
+    parts = [maps * (weight / total / maps.sum(axis=(-2, -1), keepdims=True)) for weight, maps in having]
+    fused: NDArray[np.float32] = np.sum(parts, axis=0, dtype=np.float32)
+    return fused
+
+
+def _divergence(density: NDArray[np.float32], maps: NDArray[np.float32]) -> float:
+    """Mean KL(density ‖ maps) over frames, (frame, y, x) each, in nats; frames without any gaze are passed over."""
+    seen = density.sum(axis=(-2, -1)) > 0
+    truth, stored = (one[seen] / one[seen].sum(axis=(-2, -1), keepdims=True) for one in (density, maps))
+    return float(rel_entr(truth, stored).sum(axis=(-2, -1)).mean()) if seen.any() else 0.0
 
 
 def _all(read: Sequence[Mapping[str, Any]]) -> list[str]:

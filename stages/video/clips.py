@@ -144,8 +144,8 @@ def training_clip(
         16 outputs    T . . . . T . . . . T . . . . T        every = 5: those that were dumped, e among them
 
     Clips lie wholly inside the video where it is long enough. In a shorter one frame 0 repeats before the
-    start, as at inference; one output then takes any dumped frame, 16 outputs the clip with the least padding
-    (a repeat of frame 0 has frame 0's map as its target).
+    start, as at inference, down to a video of one frame; one output then takes any dumped frame, 16 outputs the clip
+    with the least padding (a repeat of frame 0 has frame 0's map as its target).
 
     Args:
         frames: length of the video, at least 1.

@@ -67,8 +67,8 @@ class _Late:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.right, name)
 
-    def read(self, video: str, frames: Any, *, size: tuple[int, int], mirrored: bool = False) -> Maps:
-        return self.right.read(video, np.maximum(np.asarray(frames) - 1, 0), size=size, mirrored=mirrored)
+    def read(self, video: str, frames: Any, **how: Any) -> Maps:
+        return self.right.read(video, np.maximum(np.asarray(frames) - 1, 0), **how)
 
 
 @pytest.fixture(scope="module")

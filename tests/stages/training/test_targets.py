@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import rel_entr
 
 from tests.moving_dot import LEVELS, SIZE, dot, make_data, make_store
-from tests.stages.training.test_training import RECIPE
+from tests.stages.training.test_training import RECIPE, make_annotated
 from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.networks.network import scaling_for
 from tinyhd_pipe.stages.networks.weights import read_weights
@@ -29,7 +30,13 @@ Logits = NDArray[np.float32]
 
 
 def store_of(
-    path: Path, sources: list[VideoSource], maps: Mapping[str, float], *, every: int = 1, failed: tuple[int, ...] = ()
+    path: Path,
+    sources: list[VideoSource],
+    maps: Mapping[str, float],
+    *,
+    every: int = 1,
+    failed: tuple[int, ...] = (),
+    frames: int = FRAMES,
 ) -> Store:
     """A store whose every map is a dot in the row that is given for its level."""
     levels = tuple(Level.at_budget(level, SIZE) for level in maps)
@@ -37,20 +44,21 @@ def store_of(
     description = Description(levels=levels, teacher_grid=SIZE, teacher={"kind": path.name}, temporal=temporal)
     writer = create_or_open(path, description)
     with writer.exclusive():
-        for task in writer.plan([Source(source.id, digest(source), FRAMES) for source in sources]).todo:
+        for task in writer.plan([Source(source.id, digest(source), frames) for source in sources]).todo:
             with writer.shard(task) as shard:
                 for member in shard.to_make:
                     with shard.video(member.id) as video:
-                        frames = range(0, FRAMES, every)
                         video.append(
                             {
-                                level: np.stack([-5 + 8 * dot(frame, row=int(row)) for frame in frames])
+                                level: np.stack(
+                                    [-5 + 8 * dot(frame, row=int(row)) for frame in range(0, frames, every)]
+                                )
                                 for level, row in maps.items()
                             }
                         )
                         for frame in failed:
                             video.mark_failed(frame)
-                        video.finish(FRAMES)
+                        video.finish(frames)
     return open_store(path)
 
 
@@ -90,6 +98,37 @@ def test_a_level_that_only_some_teachers_have_is_fused_over_those(stores: list[S
     assert set(fused) == set(LEVELS)
     np.testing.assert_allclose(fused["conspicuity_3"], normalised(alone["conspicuity_3"]), rtol=1e-5)
     assert np.abs(fused["final"] - normalised(alone["final"])).max() > 1e-3, "the other teacher has a say there"
+
+
+def test_a_teacher_that_disagrees_with_the_density_map_weighs_less_by_the_formula_and_only_where_there_is_one(
+    sources: list[VideoSource], tmp_path: Path
+) -> None:
+    annotated = make_annotated(sources)
+    stores = [store_of(tmp_path / name, sources, {"final": row}) for name, row in (("good", 12), ("bad", 16))]
+    fixed, confident = (Targets.of(stores, (1, 3), confidence=nats) for nats in (None, 2.0))
+    density = np.stack([dot(frame, row=12) for frame in (4, 5)])
+    parts = [normalised(store.read("001", [4, 5], size=SIZE)["final"]) for store in stores]
+    kl = [rel_entr(normalised(density), part).sum(axis=(1, 2)).mean() for part in parts]
+    good, bad = np.array([1, 3]) * np.exp(-np.array(kl) / 2)
+    assert good > bad, "though its store weighs three times as much"
+    fused = confident.read("001", [4, 5], size=SIZE, density=density)["final"]
+    np.testing.assert_allclose(fused, (good * parts[0] + bad * parts[1]) / (good + bad), rtol=1e-3, atol=1e-9)
+    for targets, truth in ((fixed, density), (confident, None), (confident, 0 * density)):
+        blind = targets.read("001", [4, 5], size=SIZE, density=truth)["final"]
+        np.testing.assert_allclose(blind, (parts[0] + 3 * parts[1]) / 4, rtol=1e-3, atol=1e-9)
+
+    samples = [
+        ClipDataset(
+            stored_videos(targets, sources, annotated),
+            scaling=scaling_for("tinyhd", SIZE),
+            sampling=Sampling(outputs=1, seed=0),
+            targets=targets,
+        )
+        for targets in (fixed, confident)
+    ]
+    for video, is_labelled in ((0, True), (3, False)):
+        before, after = (data[0, video].maps["final"].numpy() for data in samples)
+        assert (np.abs(before - after).max() > 1e-3) == is_labelled
 
 
 def test_one_store_gives_its_maps_as_they_are(stores: list[Store]) -> None:

@@ -273,7 +273,7 @@ def test_a_reduced_teacher_learns_from_density_maps(sources: list[VideoSource], 
 
 
 def test_frames_without_a_density_map_are_not_learned_by_a_teacher(tmp_path: Path) -> None:
-    from tinyhd_pipe.stages.teacher_train import training_video
+    from tinyhd_pipe.stages.training.labelled import training_video
 
     (annotated,) = make_data(tmp_path, videos=2, labelled=1)
     (annotated.folder / "maps" / "0020.png").unlink()
