@@ -104,7 +104,7 @@ def test_a_teacher_that_disagrees_with_the_density_map_weighs_less_by_the_formul
     sources: list[VideoSource], tmp_path: Path
 ) -> None:
     annotated = make_annotated(sources)
-    stores = [store_of(tmp_path / name, sources, {"final": row}) for name, row in (("good", 12), ("bad", 16))]
+    stores = [store_of(tmp_path / name, sources, {"final": row}) for name, row in (("good", 12), ("bad", 24))]
     fixed, confident = (Targets.of(stores, (1, 3), confidence=nats) for nats in (None, 2.0))
     density = np.stack([dot(frame, row=12) for frame in (4, 5)])
     parts = [normalised(store.read("001", [4, 5], size=SIZE)["final"]) for store in stores]
