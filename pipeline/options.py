@@ -123,6 +123,15 @@ Device = Annotated[
 ]
 Resume = Annotated[bool, Option("--resume", help="Go on with the run that --out holds.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Begin again; with --resume only if going on is impossible.")]
+CheckpointMinutes = Annotated[
+    float,
+    Option(
+        "--checkpoint-minutes",
+        min=0,
+        help="Between two checkpoints within an epoch, which is all that a kill can cost.",
+        metavar="N",
+    ),
+]
 Download = Annotated[
     bool, Option("--download", help="Fetch MobileNetV2's ImageNet weights (14 MB, once) for the encoder to start from.")
 ]

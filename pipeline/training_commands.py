@@ -14,6 +14,7 @@ from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.live_teacher import LiveTeacher, check_teacher_options, live_targets
 from tinyhd_pipe.pipeline.options import (
+    CheckpointMinutes,
     Device,
     Download,
     DumpedVideos,
@@ -49,6 +50,7 @@ def teacher_train(
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    checkpoint_minutes: CheckpointMinutes = 10,
     tensorboard: TensorBoard = False,
     device: Device = "auto",
     params: Params = None,
@@ -72,7 +74,14 @@ def teacher_train(
         console.say(f"{adopted}: {weights} as it is; nothing was fitted")
         console.result({"best": adopted}, as_json=as_json)
         return
-    run = Run(out, resume=resume, overwrite=overwrite, device=console.device(device), tensorboard=tensorboard)
+    run = Run(
+        out,
+        resume=resume,
+        overwrite=overwrite,
+        device=console.device(device),
+        checkpoint_minutes=checkpoint_minutes,
+        tensorboard=tensorboard,
+    )
     _say_kernels(run.device)
     with joined() as processes, training_progress("teacher") as shown:
         run = shown.listening_to(replace(run, processes=processes))
@@ -101,6 +110,7 @@ def student_train(
     download: Download = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    checkpoint_minutes: CheckpointMinutes = 10,
     tensorboard: TensorBoard = False,
     device: Device = "auto",
     settings: Settings = "student_train",
@@ -130,7 +140,14 @@ def student_train(
     sources = given_videos(videos)
     annotated = find_annotated_videos(labels) if labels else []
     recipe = _with_encoder_weights(recipe, download=download)
-    run = Run(out, resume=resume, overwrite=overwrite, device=console.device(device), tensorboard=tensorboard)
+    run = Run(
+        out,
+        resume=resume,
+        overwrite=overwrite,
+        device=console.device(device),
+        checkpoint_minutes=checkpoint_minutes,
+        tensorboard=tensorboard,
+    )
     targets: TeacherMaps | None = stored
     if teacher_weights is not None:
         live = LiveTeacher(teacher, teacher_weights, given.teacher_dump, run.device)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,16 @@ class WarmCommand:
         assert self._process.returncode == 0
 
     def start(
-        self, arguments: Sequence[object], output: Path, environment: Mapping[str, str] | None = None
+        self,
+        arguments: Sequence[object],
+        output: Path,
+        environment: Mapping[str, str] | None = None,
+        dies: "Death | None" = None,
     ) -> "Running":
         """Begin a command, with more in its environment; what it prints goes to `output`."""
         words = [str(argument) for argument in arguments]
         asked = {"start": words, "output": str(output), "environment": dict(environment or {})}
+        asked["dies"] = None if dies is None else asdict(dies)
         return Running(self._ask(asked), self, output)
 
     def run(self, arguments: Sequence[object], output: Path) -> tuple[int, str]:
@@ -64,6 +69,17 @@ class WarmCommand:
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
+
+
+@dataclass(frozen=True)
+class Death:
+    """A kill at the very moment at which a file is about to be made durable, and has not got its name yet."""
+
+    file: str
+    time: int
+    """The first time that it is written, the second, ..."""
+    cut: bool
+    """Half of its bytes are not there yet."""
 
 
 @dataclass
@@ -108,6 +124,8 @@ def _serve() -> None:
 def _become(request: Mapping[str, Any]) -> int:
     """Be that command from here on."""
     os.environ.update(request["environment"])
+    if request["dies"] is not None:
+        _die_at(Death(**request["dies"]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     written = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for descriptor in (1, 2):
@@ -121,6 +139,20 @@ def _become(request: Mapping[str, Any]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _die_at(death: Death) -> None:
+    synced, left = os.fsync, death.time
+
+    def sync(descriptor: int) -> None:
+        nonlocal left
+        left -= Path(f"/proc/self/fd/{descriptor}").readlink().name == f"{death.file}.partial"
+        if left == 0:
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size // (2 if death.cut else 1))
+            os.kill(os.getpid(), signal.SIGKILL)
+        synced(descriptor)
+
+    os.fsync = sync
 
 
 if __name__ == "__main__":
