@@ -58,7 +58,8 @@ class TrainingProgress:
 
     def epoch_done(self, epoch: "EpochReport") -> None:
         self._take(epoch)
-        self._changed()
+        if self._step is not None:  # a run that goes on may have no step left, only the end of an epoch
+            self._changed()
 
     def line(self) -> str:
         """All of it as one line, once there was a step."""

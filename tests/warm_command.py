@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -135,6 +136,8 @@ def _become(request: Mapping[str, Any]) -> int:
     code = 70
     try:
         code = run(request["start"])
+    except BaseException:  # as the interpreter would
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -88,6 +88,16 @@ def test_lines_come_now_and_then_and_once_at_the_end(clock: _Clock, capsys: pyte
     assert "epoch 3 of 3, step 3 of 4" in last
 
 
+def test_a_run_that_goes_on_with_nothing_but_the_end_of_an_epoch_has_no_step_to_tell(
+    clock: _Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with training_progress.training_progress("student") as at:
+        at.begun(12, [_epoch(0, 0.3), _epoch(1, 0.2)])
+        clock.now += 1000
+        at.epoch_done(_epoch(2, 0.1))
+    assert capsys.readouterr().err == ""
+
+
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A training of two epochs, without its folder."""
