@@ -33,8 +33,11 @@ from tinyhd_pipe.stages.training.targets import Targets, TeacherMaps, usable_fra
 from tinyhd_pipe.stages.training.validation import leave_out, validation_scores
 from tinyhd_pipe.stages.training.validation_sheet import validation_sheet
 from tinyhd_pipe.stages.video.clips import training_clip
-from tinyhd_pipe.stages.video.sources import VideoSource, digest
+from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import DataError, SettingError
+
+LISTED = 1000
+"""Videos whose ids a weights file lists."""
 
 
 def student_train(
@@ -90,7 +93,7 @@ def student_train(
             "videos_sha256": _digest_of_all(learned),
             "encoder_weights_sha256": encoder_weights_sha256,
             "recipe": {**asdict(recipe), "encoder_weights": None},  # known by its digest, wherever it lies
-            "learned_from": [video.source.id for video in learned],
+            "learned_from": _told(learned),
         },
     )
     return fit(objective, recipe, run)
@@ -189,9 +192,10 @@ def stored_videos(
 ) -> list[TrainingVideo]:
     """The videos that can be learned from: in every store, with at least one frame; labels where there are any.
 
-    Videos are matched with the stores by id and content digest, and with their annotation by path.
+    Videos are matched with the stores by id, and with their annotation by path; nothing of them is read. That one is
+    not the video that the teacher saw is said when a sample of it is first drawn (dataset.py).
 
-    Raises DataError when nothing matches, or when a video is not the one that the teacher saw.
+    Raises DataError when nothing matches.
     """
     labels = {video.source.path.resolve(): video for video in annotated}
     known = set(targets.videos)
@@ -200,8 +204,6 @@ def stored_videos(
         if source.id not in known:
             continue
         facts = targets.video(source.id)
-        if facts.digest != digest(source):
-            raise DataError(f"{source.path}: changed since the teacher saw it; run teacher-dump again")
         if facts.frames:
             videos.append(
                 TrainingVideo(
@@ -216,6 +218,11 @@ def stored_videos(
     if not videos:
         raise DataError(f"{targets.urls}: holds none of the {len(sources)} videos given; give those that were dumped")
     return videos
+
+
+def _told(videos: Sequence[TrainingVideo]) -> list[str] | str:
+    """The videos' ids, or how many they are: checkpoints are written with them, and `videos_sha256` is of them all."""
+    return [video.source.id for video in videos] if len(videos) <= LISTED else f"{len(videos)} videos"
 
 
 def _digest_of_all(videos: Sequence[TrainingVideo]) -> str:

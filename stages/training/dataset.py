@@ -21,7 +21,7 @@ from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo, read_density
 from tinyhd_pipe.stages.networks.network import Scaling
 from tinyhd_pipe.stages.training.targets import TeacherMaps
 from tinyhd_pipe.stages.video.clips import Clip, training_clip
-from tinyhd_pipe.stages.video.index import read_frames
+from tinyhd_pipe.stages.video.index import kept_digest, read_frames
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import DataError
 
@@ -38,7 +38,7 @@ class TrainingVideo:
     stored_as: str | None = None
     """The id of this video in the store of teacher maps; None where only density maps are learned."""
     digest: str | None = None
-    """Of its content, where it was taken."""
+    """Of its content when the teacher saw it."""
     usable: NDArray[np.bool_] | None = None
     """(frame,) False where a frame or one of its maps is missing; None where none is."""
 
@@ -113,9 +113,15 @@ class FrameReader:
         self._lock = Lock()
 
     def read(self, video: TrainingVideo, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """uint8 (frame, y, x, 3), as decoded. Raises VideoError for a frame that does not decode."""
+        """uint8 (frame, y, x, 3), as decoded.
+
+        Raises VideoError for a frame that does not decode, DataError for a video that is not the one whose maps are
+        known: its content is looked at when it is first read, so that a run over many videos begins at once.
+        """
         key = str(video.source.path)
         if key not in self._kept:
+            if video.digest is not None and kept_digest(video.source) != video.digest:
+                raise DataError(f"{video.source.path}: changed since the teacher saw it; run teacher-dump again")
             pictures = read_frames(video.source, frames)
             self._keep(key, video, pictures[0].nbytes)
             return pictures

@@ -23,8 +23,8 @@ from tinyhd_pipe.stages.networks.teacher_maps import logits_at
 from tinyhd_pipe.stages.training.dataset import FrameReader, TrainingVideo
 from tinyhd_pipe.stages.training.targets import Density, Maps, Targets, lacking, usable_frames
 from tinyhd_pipe.stages.video.clips import WINDOW
-from tinyhd_pipe.stages.video.index import kept_index
-from tinyhd_pipe.stages.video.sources import VideoSource, digest
+from tinyhd_pipe.stages.video.index import kept_digest, kept_index
+from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import VideoError
 from tinyhd_pipe.store.manifest import VideoRow
 
@@ -97,7 +97,7 @@ class LiveTargets:
         """
         row = self.rows[video]
         shown = _shown(row)
-        seen = TrainingVideo(self.sources[video], frames=row.frames, usable=usable_frames(row))
+        seen = TrainingVideo(self.sources[video], row.frames, digest=row.digest, usable=usable_frames(row))
         logits = logits_at(
             self.teacher,
             np.asarray(frames),
@@ -147,7 +147,7 @@ def _look_at(source: VideoSource) -> VideoRow:
         problem = str(error)
     return VideoRow(
         id=source.id,
-        digest=digest(source),
+        digest=kept_digest(source),
         frames=len(failed),
         height=0,
         width=0,

@@ -26,8 +26,8 @@ def leave_out(videos: Sequence[Video], share: float) -> tuple[list[Video], list[
     if len(videos) < 2:
         raise DataError(f"{len(videos)} video to learn from: two are needed, one of them to be left out for validation")
     step = max(2, round(1 / share))
-    left_out = list(videos[step - 1 :: step]) or [videos[-1]]
-    return [video for video in videos if video not in left_out], left_out
+    places = range(step - 1, len(videos), step) or range(len(videos) - 1, len(videos))
+    return [video for place, video in enumerate(videos) if place not in places], [videos[place] for place in places]
 
 
 def validation_scores(

@@ -29,7 +29,7 @@ from tinyhd_pipe.stages.video.decoding import (
     opened,
 )
 from tinyhd_pipe.stages.video.frame_folders import Picture, folder_size, read_image
-from tinyhd_pipe.stages.video.sources import VideoSource, frame_files
+from tinyhd_pipe.stages.video.sources import VideoSource, digest, frame_files
 from tinyhd_pipe.store.errors import VideoError
 
 KEPT_INDEXES = 16_384
@@ -133,6 +133,20 @@ def kept_index(source: VideoSource) -> FrameIndex:
         VideoError: not a single frame decodes.
     """
     return _kept_index(source, *_state(source))
+
+
+def kept_digest(source: VideoSource) -> str:
+    """The digest of a video's content, taken when this process first asks for it, and again where the file has changed.
+
+    Raises:
+        VideoError: a file that cannot be read.
+    """
+    return _kept_digest(source, *_state(source))
+
+
+@lru_cache(maxsize=KEPT_INDEXES)
+def _kept_digest(source: VideoSource, length: int, changed: int) -> str:
+    return digest(source)
 
 
 @lru_cache(maxsize=KEPT_INDEXES)
