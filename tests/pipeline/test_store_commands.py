@@ -235,7 +235,9 @@ def test_info_can_be_pasted_and_says_what_plain_arrays_would_take(
     facts = json.loads(captured.out)
     frames = sum(LENGTHS.values()) + 40
     assert facts["frames_with_maps"] == frames
-    assert facts["bytes_as_float32"] == 2 * facts["bytes_as_float16"] == frames * 5 * SIZE[0] * SIZE[1] * 4
+    assert facts["bytes_as_float32"] == 2 * facts["bytes_as_float16"] == frames * 6 * SIZE[0] * SIZE[1] * 4, (
+        "D1's, D2's and final"
+    )
     for said in (
         facts["teacher"]["weights_sha256"][:16],
         "none stated",

@@ -288,10 +288,10 @@ def test_the_chosen_grids_and_steps_keep_the_budget_and_smooth_maps_take_less_ro
         assert chosen[0].level.grid < chosen[1].level.grid == (64, 96)
 
 
-def test_a_teacher_without_d1_stores_the_one_map_that_it_has(tmp_path: Path, videos: list[VideoSource]) -> None:
+def test_a_teacher_without_d1_stores_the_maps_that_it_has(tmp_path: Path, videos: list[VideoSource]) -> None:
     module = TinyHD(decoders=("d2", "d2"), reduction=4)
     write_weights(tmp_path / "d2.safetensors", module.state_dict(), {"kind": "tinyhd", "size": list(SIZE)})
     assistant = load_teacher("tinyhd", weights=tmp_path / "d2.safetensors")
     teacher_dump(videos[:1], str(tmp_path / "d2.zarr"), assistant, DumpOptions(fidelity=BUDGET))
     store = open_store(tmp_path / "d2.zarr")
-    assert set(store.read(store.videos[0], [0])) == {"final"}
+    assert set(store.read(store.videos[0], [0])) == {"d2", "final"}
