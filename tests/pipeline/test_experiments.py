@@ -77,18 +77,18 @@ def test_curves_and_videos_are_drawn_with_their_titles_and_axes(checkout: Path) 
 
 
 def test_an_experiment_is_run_shown_and_compared_with_what_was_before(checkout: Path) -> None:
-    ran = stages_run_by(checkout, "dvc", "exp", "run", "--name", "longer", "-S", "student_train.epochs=4")
+    ran = stages_run_by(checkout, "dvc", "exp", "run", "--name", "wider", "-S", "student_train.reduction=2")
     assert ran == {"student_train", "evaluate"}
     settings = output_of(checkout, "dvc", "params", "diff").splitlines()
-    assert [line.split() for line in settings[1:]] == [["params.yaml", "student_train.epochs", "3", "4"]]
+    assert [line.split() for line in settings[1:]] == [["params.yaml", "student_train.reduction", "4", "2"]]
     figures = output_of(checkout, "dvc", "metrics", "diff").splitlines()
     assert figures[0].split() == ["Path", "Metric", "HEAD", "workspace", "Change"]
     assert {Path(line.split()[0]).stem for line in figures[1:]} == {"student"}
     shown = output_of(checkout, "dvc", "exp", "show", "--only-changed")
-    assert "[longer]" in shown
+    assert "[wider]" in shown
     assert "student.json:CC" in shown
     assert output_of(checkout, "dvc", "status").strip() == "Data and pipelines are up to date."
-    (experiment,) = _git(checkout, "for-each-ref", "--format=%(objectname)", "refs/exps/**/longer").split()
+    (experiment,) = _git(checkout, "for-each-ref", "--format=%(objectname)", "refs/exps/**/wider").split()
     kept = set(_git(checkout, "ls-tree", "-r", "--name-only", experiment, "data", "runs").split())
     assert kept == {f"runs/evaluation/metrics/{name}.json" for name in NETWORKS}, "no maps in git"
 
