@@ -97,7 +97,7 @@ def test_killed_at_random_again_and_again_a_run_ends_with_the_bytes_of_one_never
         assert _content(run) == place.whole, f"seed {seed}, run {runs}"
         assert not list(run.glob("*.partial"))
         shutil.rmtree(run)
-    assert len(kept) > 4, "they were spread over the run"
+    assert len(kept) > 2, "they were spread over the run"
 
 
 @pytest.mark.parametrize(
