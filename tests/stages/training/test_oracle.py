@@ -124,7 +124,7 @@ def test_maps_a_frame_late_or_of_another_teacher_do_not_agree(place: Place, shar
     others = {
         "late": _Late(place.live),
         "another published network": _live(place, load_teacher("tinyhd", weights=_m(shared), size=SIZE)),
-        "another kind": _live(place, ready("tinyhd", lively(0, decoders=("d1", "d2"), reduction=4), size=SIZE)),
+        "another kind": _live(place, ready("tinyhd", lively(0, reduction=4), size=SIZE)),
     }
     for name, targets in others.items():
         told = place.compared(module, targets, [0, 1, 2, 3])

@@ -140,7 +140,8 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_first_fact_that_differs
         _train(store, sources[:-1], tmp_path / "run", SHORT, resume=True)
     facts = read_weights(tmp_path / "run/best.safetensors").facts
     fidelity = store.description.budget
-    assert facts["stores"] == [{"every": store.every, "levels": sorted(store.levels), "fidelity": fidelity}]
+    (told,) = facts["stores"]
+    assert told == {"every": store.every, "flip": "none", "levels": sorted(store.levels), "fidelity": fidelity}
     assert {"code", "videos_sha256", "teacher", "recipe"} <= facts.keys()
 
 
