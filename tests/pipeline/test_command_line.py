@@ -64,7 +64,11 @@ MISTAKES = {
     "unknown teacher": (f"{DUMP} videos --teacher vinet", 2, "use hd2s or tinyhd"),
     "no store": (f"{STUDENT} none.zarr", 1, "none.zarr: no store there"),
     "a folder that is no store": (f"{STUDENT} nothing", 1, "nothing: no store there"),
-    "a student of nothing": ("student-train --videos videos --out run", 2, "add --store URL, --online, or --labels DIR"),
+    "a student of nothing": (
+        "student-train --videos videos --out run",
+        2,
+        "add --store URL, --online, or --labels DIR",
+    ),
     "a live teacher without weights": (f"{STUDENT} dots.zarr --online", 2, "add --teacher-weights FILE"),
     "a teacher that is not asked": (f"{STUDENT} dots.zarr --teacher-weights hd2s.safetensors", 2, "add --online"),
     "one teacher, two stores": (
