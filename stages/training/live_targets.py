@@ -43,6 +43,8 @@ class LiveTargets:
     """Where the teacher has no conspicuity maps, the final map is the target of D1's four."""
     sees_mirrored: bool = True
     """Of a mirrored sample the teacher sees the mirrored clip, as published; else its maps are mirrored."""
+    kept: tuple[str, ...] = STORED
+    """Levels that are learned, of those that the teacher has."""
     _reader: FrameReader = field(default_factory=FrameReader)
 
     @staticmethod
@@ -63,13 +65,14 @@ class LiveTargets:
             every=stored.every,
             final_stands_in=stored.final_stands_in,
             sees_mirrored=all(store.mirrored for store in stored.stores),
+            kept=tuple({level: None for store in stored.stores for level in store.levels}),
         )
 
     @cached_property
     def levels(self) -> tuple[str, ...]:
         """Levels that there is a target for; the teacher is asked once, for a black window."""
         black = np.zeros((WINDOW, *self.teacher.scaling.size, 3), np.uint8)
-        maps = logits_at(self.teacher, np.array([WINDOW - 1]), frames=WINDOW, read=black.__getitem__)
+        maps = logits_at(self.teacher, np.array([WINDOW - 1]), frames=WINDOW, read=black.__getitem__, levels=self.kept)
         return tuple(self._with_stand_ins(maps))
 
     @property
@@ -103,7 +106,7 @@ class LiveTargets:
             np.asarray(frames),
             frames=row.frames,
             read=lambda numbers: self._reader.read(seen, shown[numbers]),
-            levels=MIRRORED.values() if mirrored and self.sees_mirrored else STORED,
+            levels=[MIRRORED[level] for level in self.kept] if mirrored and self.sees_mirrored else self.kept,
         )
         if mirrored:
             turned = {level: logits[MIRRORED[level]] for level in STORED if MIRRORED[level] in logits}

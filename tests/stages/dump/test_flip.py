@@ -130,6 +130,11 @@ def test_the_live_teacher_of_mirrored_samples_sees_what_its_store_was_made_of(
     assert kl_of(here, there, SIZE) < FAR * BUDGET
     assert kl_of(turned, there, SIZE) > 4 * FAR * BUDGET
     assert LiveTargets.of(teacher, videos[:1]).sees_mirrored, "as published"
+    fewer = replace(live, kept=("final",))
+    for mirrored in (False, True):
+        assert fewer.read(videos[0].id, [3], size=SIZE, mirrored=mirrored).keys() == {"final"}
+    assert fewer.levels == ("final",)
+    assert live.kept == STORED_HERE, "a store with fewer levels than its teacher has is compared level by level"
 
 
 def test_a_dump_of_both_that_is_killed_or_damaged_ends_with_the_same_bytes(
