@@ -21,7 +21,7 @@ from tinyhd_pipe.stages.evaluate import METRICS
 from tinyhd_pipe.stages.networks.weights import read_weights
 from tinyhd_pipe.stages.settings.training import StudentRecipe
 
-RECIPE = {**TINY["student_train"], "batch": 4, "decoders": ["d1"], "unlabelled_per_labelled": 0.5}
+RECIPE = {**TINY["student_train"], "batch": 4, "decoders": ["d1", "d2"], "unlabelled_per_labelled": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ def _command(place: Path, out: str, *more: str) -> list[str]:
     return f"bench ablations --out {place / out} --params {place / 'params.yaml'} --json".split() + list(more)
 
 
-TWO = ("--only", "no-conspicuity", "two-teachers", "--seeds", "2")
+SOME = ("--only", "no-conspicuity", "two-teachers", "assistant", "--seeds", "2")
 
 
 @pytest.fixture(scope="module")
 def measured(place: Path) -> Path:
-    """A folder in which three variants of two seeds have been compared."""
-    assert run(_command(place, "whole", *TWO)) == 0
+    """A folder in which four variants of two seeds have been compared."""
+    assert run(_command(place, "whole", *SOME)) == 0
     return place / "whole"
 
 
@@ -61,6 +61,10 @@ def test_every_run_is_the_recipe_but_for_what_its_variant_names(measured: Path) 
         assert _facts(measured / "no-conspicuity" / f"seed-{seed}")["recipe"] == {**recipe, "conspicuity_weight": 0}
         fused = _facts(measured / "two-teachers" / f"seed-{seed}")
         assert fused["recipe"] == recipe
+        taught = _facts(measured / "assistant" / f"seed-{seed}")
+        assert taught["recipe"] == recipe
+        assert taught["teacher"]["weights_sha256"] == read_weights(measured / "rc1" / "best.safetensors").sha256
+        assert "d2" in taught["stores"][0]["levels"], "an assistant has a target for every decoder"
         first, second = (teacher["weights_sha256"] for teacher in fused["teacher"]["fused"])
         assert first == read_weights(measured / "teacher" / "best.safetensors").sha256
         assert second == read_weights(measured / "second" / "best.safetensors").sha256 != first
@@ -74,13 +78,13 @@ def test_asked_again_it_makes_what_is_missing_and_nothing_else(
     there = json.loads((lost / "figures.json").read_text())
     for path in lost.iterdir():
         path.unlink()
-    assert run(_command(place, "whole", *TWO)) == 0
+    assert run(_command(place, "whole", *SOME)) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert json.loads((lost / "figures.json").read_text()) == there
     after = {path: path.stat().st_mtime_ns for path in measured.rglob("*.safetensors")}
     assert {path.parent for path in after if after[path] != before[path]} == {lost}
 
-    assert [row["variant"]["name"] for row in rows] == [WHOLE, "no-conspicuity", "two-teachers"]
+    assert [row["variant"]["name"] for row in rows] == [WHOLE, "no-conspicuity", "two-teachers", "assistant"]
     assert [row["figures"]["CC"][1] for row in rows[:1]] == [there["figures"]["CC"]]
     table = (measured / "ablations.md").read_text().splitlines()
     assert len(table) == 2 + len(rows) + 1
@@ -135,7 +139,7 @@ def test_what_make_run_left_is_used_where_its_store_is_of_its_teacher(
 def test_other_settings_are_refused_in_one_line_that_names_the_first(
     place: Path, measured: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(_command(place, "whole", *TWO, "--set", "student_train.batch=3")) == 2
+    assert run(_command(place, "whole", *SOME, "--set", "student_train.batch=3")) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert f"{WHOLE}/seed-0: holds a run with other settings: recipe.batch = 4, not 3" in said
     assert run(_command(place, "whole", "--only", "no-labels")) == 2
