@@ -12,6 +12,7 @@ from typer import Option
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 from tinyhd_pipe.pipeline.options import Device, Json, Overrides, Params
+from tinyhd_pipe.store.whole_file import write_whole
 
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.bench.ablations import Ablations, Variant
@@ -62,7 +63,7 @@ def ablations(
     columns, rows = _cells(measured)
     facts = ", ".join(f"{name} {fact}" for name, fact in measured.machine.items())
     console.table(f"{len(measured.seeds)} seeds, mean ± standard deviation: {facts}", columns, rows)
-    (out / "ablations.md").write_text(_markdown(columns, rows))
+    write_whole(out / "ablations.md", _markdown(columns, rows).encode())
     console.say(f"the same in Markdown: {out / 'ablations.md'}")
     console.result(measured, as_json=as_json)
 

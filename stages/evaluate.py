@@ -13,11 +13,10 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from io import StringIO
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +31,7 @@ from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.index import read_frames
 from tinyhd_pipe.store.errors import DataError, VideoError
+from tinyhd_pipe.store.whole_file import write_whole
 
 METRICS = ("CC", "SIM", "NSS", "AUC-J", "KLD", "saturated")
 CENTRE = "centre prior"
@@ -137,24 +137,17 @@ def write_figures(scored: Evaluation, out: Path) -> None:
     for name, mean in scored.mean.items():
         file = re.sub(r"\W+", "_", name)
         figures = {metric: None if math.isnan(value) else value for metric, value in mean.items()}
-        with _renamed(out / "metrics" / f"{file}.json") as written:
-            json.dump(figures, written, indent=2)
-            written.write("\n")
-        with _renamed(out / "videos" / f"{file}.csv") as written:
-            table = csv.writer(written, lineterminator="\n")
-            table.writerow(("video", *METRICS))
-            for video, scores in scored.videos[name].items():
-                table.writerow((video, *("" if math.isnan(scores[metric]) else scores[metric] for metric in METRICS)))
-
-
-@contextmanager
-def _renamed(path: Path) -> Iterator[IO[str]]:
-    """A file to write that takes its name once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".partial")
-    with beside.open("w") as file:
-        yield file
-    beside.replace(path)
+        lines = StringIO()
+        table = csv.writer(lines, lineterminator="\n")
+        table.writerow(("video", *METRICS))
+        for video, scores in scored.videos[name].items():
+            table.writerow((video, *("" if math.isnan(scores[metric]) else scores[metric] for metric in METRICS)))
+        for path, text in (
+            (out / "metrics" / f"{file}.json", json.dumps(figures, indent=2) + "\n"),
+            (out / "videos" / f"{file}.csv", lines.getvalue()),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, text.encode())
 
 
 def _scores(video: AnnotatedVideo, predictions: Predictions, seed: int) -> Iterator[Scores]:

@@ -23,7 +23,7 @@ from tinyhd_pipe.stages.networks.layers.layout import channels_last
 from tinyhd_pipe.stages.networks.network import scaling_for
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.settings.training import StudentRecipe
-from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, TrainingVideo, collate
+from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, Terms, TrainingVideo, collate
 from tinyhd_pipe.stages.training.fitting import Fitted, Objective, Run, fit
 from tinyhd_pipe.stages.training.labelled import labelled_videos
 from tinyhd_pipe.stages.training.live_targets import LiveTargets
@@ -58,14 +58,14 @@ def student_train(
     Raises DataError when the stores hold none of the videos, WeightsError for encoder weights that are missing or of
     another network, SettingError as `fit` does.
     """
-    module, encoder_weights_sha256 = _student(recipe)
+    module, encoder_weights_sha256 = first_student(recipe)
     scaling = scaling_for("tinyhd", recipe.size)
     targets = None if recipe.learn_from == "labels" else targets
-    sampling = _sampling(recipe)
+    sampling = sampling_of(recipe)
     videos = _with_clips(_videos(targets, sources, annotated, recipe), sampling, targets)
     learned, left_out = _leave_out_of_both(videos, recipe.validation_share)
     held_out = ClipDataset(left_out, scaling=scaling, sampling=replace(sampling, flip=False), targets=targets)
-    terms = partial(_terms, conspicuity_weight=recipe.conspicuity_weight)
+    terms = terms_of(recipe)
     objective = Objective(
         module=module,
         dataset=ClipDataset(learned, scaling=scaling, sampling=sampling, targets=targets),
@@ -113,8 +113,8 @@ def compare_both_ways(
 
     Raises as `student_train`.
     """
-    module, _ = _student(recipe)
-    scaling, sampling = scaling_for("tinyhd", recipe.size), _sampling(recipe)
+    module, _ = first_student(recipe)
+    scaling, sampling = scaling_for("tinyhd", recipe.size), sampling_of(recipe)
     videos = _with_clips(_videos(stored, sources, annotated, recipe), sampling, stored)
     learned, _ = _leave_out_of_both(videos, recipe.validation_share)
     ways = [ClipDataset(learned, scaling=scaling, sampling=sampling, targets=targets) for targets in (live, stored)]
@@ -129,13 +129,14 @@ def _topology(recipe: StudentRecipe) -> dict[str, Any]:
     return {name: getattr(recipe, name) for name in ("decoders", "reduction", "outputs", "d1_outputs")}
 
 
-def _student(recipe: StudentRecipe) -> tuple[TinyHD, str | None]:
+def first_student(recipe: StudentRecipe) -> tuple[TinyHD, str | None]:
     """The student's first weights, and the digest of the file that its encoder starts from."""
     module = TinyHD(**_topology(recipe), seed=recipe.seed)
     return module, start_encoder(module.encoder, recipe.encoder_weights)
 
 
-def _sampling(recipe: StudentRecipe) -> Sampling:
+def sampling_of(recipe: StudentRecipe) -> Sampling:
+    """How a recipe draws its clips."""
     return Sampling(
         outputs=recipe.outputs,
         seed=recipe.seed,
@@ -246,8 +247,12 @@ def parameter_groups(module: TinyHD, *, encoder_rate: float) -> list[dict[str, A
     ]
 
 
+def terms_of(recipe: StudentRecipe) -> Terms:
+    """The paper's loss as a recipe weighs it, on those of the student's outputs whose frames have stored maps."""
+    return partial(_terms, conspicuity_weight=recipe.conspicuity_weight)
+
+
 def _terms(logits: Mapping[str, Tensor], batch: Batch, *, conspicuity_weight: float) -> dict[str, Tensor]:
-    """The paper's loss, on those of the student's outputs whose frames have stored maps."""
     answered = answered_frames(logits, batch.outputs)
     return distillation_loss(answered, batch.maps, batch.density, batch.labelled, conspicuity_weight=conspicuity_weight)
 

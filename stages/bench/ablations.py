@@ -29,6 +29,7 @@ from tinyhd_pipe.stages.student_train import student_train
 from tinyhd_pipe.stages.training.targets import Targets
 from tinyhd_pipe.store import open_store
 from tinyhd_pipe.store.errors import SettingError
+from tinyhd_pipe.store.whole_file import write_whole
 
 WHOLE = "recipe"
 """The variant that changes nothing; it always comes first."""
@@ -161,15 +162,16 @@ class _Bench:
             return {metric: float("nan") if value is None else value for metric, value in found["figures"].items()}
         network = load_teacher(kind, weights=weights, device=self.making.device)
         with self.watch(f"{title}: held-out clips") as progress:
-            scored = evaluate(
+            evaluation = evaluate(
                 find_annotated_videos(self.clips.heldout),
                 {"network": network},
                 self.options.scoring,
                 baselines=False,
                 report=lambda name, done, total: progress(done, total),
             )
-        figures = scored.mean["network"]
-        _write(kept, {"asked": asked, "figures": {m: None if v != v else v for m, v in figures.items()}})
+        figures = evaluation.mean["network"]
+        scored = {"asked": asked, "figures": {m: None if v != v else v for m, v in figures.items()}}
+        write_whole(kept, (json.dumps(scored, indent=2) + "\n").encode())
         return figures
 
     def store(self, name: str) -> Path:
@@ -194,12 +196,6 @@ class _Bench:
         with self.watch(title) as step_done:
             run = self.making.run(folder, step_done)
             return student_train(targets, self.clips.videos(), self.clips.annotated(), recipe, run).best
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
 
 
 def _row(variant: Variant, scored: Sequence[Scores], whole: Sequence[Scores]) -> Row:

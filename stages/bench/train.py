@@ -9,8 +9,10 @@ set fits there. Both ways take their steps in turn, so a machine that is busy fo
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,22 +24,28 @@ from tinyhd_pipe.stages.bench.machine import machine
 from tinyhd_pipe.stages.networks.layers.kernels import kernels, layers_of_torch
 from tinyhd_pipe.stages.networks.layers.layout import channels_last
 from tinyhd_pipe.stages.networks.network import Network, as_published, scaling_for
-from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.settings.training import StudentRecipe
+from tinyhd_pipe.stages.student_train import (
+    compare_both_ways,
+    first_student,
+    parameter_groups,
+    sampling_of,
+    stored_videos,
+    terms_of,
+)
 from tinyhd_pipe.stages.training.checkpoint import Stand
-from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, FrameReader, Sampling, TrainingVideo, collate
+from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, FrameReader, collate
 from tinyhd_pipe.stages.training.live_targets import LiveTargets
 from tinyhd_pipe.stages.training.loading import parts
-from tinyhd_pipe.stages.training.losses import answered_frames, distillation_loss
 from tinyhd_pipe.stages.training.optimisation import optimiser_of
-from tinyhd_pipe.stages.training.oracle import agreement
-from tinyhd_pipe.stages.training.processes import Processes
-from tinyhd_pipe.stages.training.targets import Targets, usable_frames
+from tinyhd_pipe.stages.training.processes import ALONE
+from tinyhd_pipe.stages.training.targets import Targets, TeacherMaps
 from tinyhd_pipe.stages.video.sources import VideoSource
-from tinyhd_pipe.store.errors import DataError, TinyHDError
+from tinyhd_pipe.store.errors import TinyHDError
 
 LAYERS_TOLERANCE = 1e-3
 """Largest share of a loss term by which it may differ between torch's layers and ours."""
+PUBLISHED = "published: teacher in the loop, contiguous, torch's layers"
 STEPS = 4
 """Of ours for each published one, which takes many times as long."""
 
@@ -55,7 +63,7 @@ class TrainWay:
     parts: Mapping[str, float]
     """Seconds of a step that each part takes; of ours, `decode` and `read` run in threads beside the others."""
     peak_bytes: int | None
-    """Memory of the process at most; None where the system does not tell."""
+    """Memory at most of a process that trains this way and does nothing else; None where the system does not tell."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,10 @@ class Compared:
     stored: Targets
     sources: Sequence[VideoSource]
 
+    def live(self) -> LiveTargets:
+        """The published way to the same maps: a window at a time."""
+        return LiveTargets.instead_of(self.stored, replace(as_published(self.teacher), batch=1), self.sources)
+
 
 def bench_train(
     compared: Compared,
@@ -93,34 +105,29 @@ def bench_train(
     Raises TinyHDError where losses do not agree: then no time is worth a look. DataError where the store holds none of
     the videos.
     """
-    videos = _videos(compared)
-    published = _Way(compared, recipe, videos, is_published=True)
-    ours = _Way(compared, recipe, videos, is_published=False)
-    losses, difference = _agreed(published, ours, compared.stored.budget)
+    losses = _agreed_losses(compared, recipe)
+    published, ours = (_Way(compared, recipe, is_published=is_published) for is_published in (True, False))
+    difference = _agreed_layers(published, ours)
+    peaks = [_peak_of(compared, recipe, is_published) for is_published in (True, False)]
     report(1, rounds + 1)
     with published.loaded() as there, ours.loaded() as here:
+        published.step(there)
+        ours.step(here)
+        for way in (published, ours):  # its first step finds nothing ready, which is no way's own
+            way.forget()
         for done in range(rounds):
             published.step(there)
             for _ in range(STEPS):
                 ours.step(here)
             report(done + 2, rounds + 1)
-    base = published.way(None)
+    base = published.way(peaks[0], None)
     return TrainBenchmark(
-        ways=(base, ours.way(base)),
+        ways=(base, ours.way(peaks[1], base)),
         losses=losses,
         layers_difference=difference,
         kernels=kernels().told,
         machine=machine("cpu"),
     )
-
-
-def _videos(compared: Compared) -> list[TrainingVideo]:
-    held = set(compared.stored.videos)
-    rows = [(source, compared.stored.video(source.id)) for source in compared.sources if source.id in held]
-    videos = [TrainingVideo(source, row.frames, stored_as=source.id, usable=usable_frames(row)) for source, row in rows]
-    if not videos:
-        raise DataError(f"{compared.stored.urls}: holds none of the {len(compared.sources)} videos given")
-    return videos
 
 
 @dataclass
@@ -143,26 +150,47 @@ class _Timed:
 class _Way:
     """A student in training, its samples, and how long everything took."""
 
-    def __init__(
-        self, compared: Compared, recipe: StudentRecipe, videos: Sequence[TrainingVideo], *, is_published: bool
-    ) -> None:
+    def __init__(self, compared: Compared, recipe: StudentRecipe, *, is_published: bool) -> None:
         self.is_published, self.recipe = is_published, recipe
-        topology = {name: getattr(recipe, name) for name in ("decoders", "reduction", "outputs", "d1_outputs")}
-        student = TinyHD(**topology, seed=recipe.seed).train()
-        self.module = student if is_published else channels_last(student)
-        self.optimiser = optimiser_of([{"params": list(student.parameters())}], recipe)
-        teacher = replace(as_published(compared.teacher), batch=1)  # a window at a time
-        live = LiveTargets.instead_of(compared.stored, teacher, compared.sources)
-        self.targets, self.frames = _Timed(live if is_published else compared.stored), _Timed(FrameReader(kept_bytes=0))
+        student, _ = first_student(recipe)
+        self.module = student.train() if is_published else channels_last(student.train())
+        self.optimiser = optimiser_of(parameter_groups(student, encoder_rate=recipe.encoder_rate), recipe)
+        self.terms = terms_of(recipe)
+        self.targets = _Timed(compared.live() if is_published else compared.stored)
+        self.frames = _Timed(FrameReader(kept_bytes=0))
         self.dataset = ClipDataset(
-            videos,
+            stored_videos(compared.stored, compared.sources, []),
             scaling=scaling_for("tinyhd", recipe.size),
-            sampling=Sampling(outputs=recipe.outputs, seed=recipe.seed, target_lag=recipe.target_lag),
-            targets=cast(Targets, self.targets),
+            sampling=sampling_of(recipe),
+            targets=cast(TeacherMaps, self.targets),
         )
         self.dataset.frames = cast(FrameReader, self.frames)
         self.seconds: dict[str, list[float]] = {}
-        self.peak: int | None = None
+
+    def forget(self) -> None:
+        """Begin to measure."""
+        self.seconds.clear()
+        self.frames.seconds.clear()
+        self.targets.seconds.clear()
+
+    def batch(self) -> Batch:
+        """The first one of a run."""
+        keys = self.dataset.epoch_keys(0, self.recipe.batch)[: self.recipe.batch]
+        return collate([self.dataset[key] for key in keys])
+
+    def layers(self) -> AbstractContextManager[None]:
+        """Within, layers are this way's."""
+        return layers_of_torch() if self.is_published else nullcontext()
+
+    def answer(self, batch: Batch) -> Mapping[str, Tensor]:
+        """The student's logits."""
+        logits: Mapping[str, Tensor] = self.module(batch.clip.contiguous() if self.is_published else batch.clip)
+        return logits
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Every term of the loss."""
+        with self.layers():
+            return self.terms(self.answer(batch), batch)
 
     @contextmanager
     def loaded(self) -> Iterator[Iterator[Batch]]:
@@ -180,28 +208,26 @@ class _Way:
     def _loaded_ahead(self) -> Generator[Batch, None, None]:
         recipe = replace(self.recipe, accumulate=1, clips_per_video=64 * self.recipe.batch)
         for epoch in range(2**31):
-            for part in parts(self.dataset, recipe, Processes(), Stand(epoch=epoch), device="cpu"):
+            for part in parts(self.dataset, recipe, ALONE, Stand(epoch=epoch), device="cpu"):
                 yield from part.batches
 
     def step(self, batches: Iterator[Batch]) -> None:
-        _forget_peak()
-        with layers_of_torch() if self.is_published else nullcontext():
+        with self.layers():
             clock = _Clock(self.seconds)
             batch = next(batches)
             clock.tick("wait")
             self.optimiser.zero_grad(set_to_none=True)
-            logits = self.module(batch.clip.contiguous() if self.is_published else batch.clip)
+            logits = self.answer(batch)
             clock.tick("forward")
-            loss = torch.stack(list(_terms(logits, batch).values())).sum()
+            loss = torch.stack(list(self.terms(logits, batch).values())).sum()
             clock.tick("loss")
             torch.autograd.backward(loss)
             clock.tick("backward")
             self.optimiser.step()
             clock.tick("step")
             clock.end()
-        self.peak = max(self.peak or 0, _peak() or 0) or None
 
-    def way(self, base: TrainWay | None) -> TrainWay:
+    def way(self, peak_bytes: int | None, base: TrainWay | None) -> TrainWay:
         steps = self.seconds["whole"]
         median = float(np.median(steps))
         parts = {name: float(np.median(seconds)) for name, seconds in self.seconds.items() if name != "whole"}
@@ -209,14 +235,12 @@ class _Way:
         parts |= {name: self.recipe.batch * float(np.median(seconds)) for name, seconds in loading.items()}
         speed = self.recipe.batch / median
         return TrainWay(
-            name="published: teacher in the loop, contiguous, torch's layers"
-            if base is None
-            else "ours: from the store",
+            name=PUBLISHED if self.is_published else "ours: from the store",
             samples_a_second=speed,
             spread=(max(steps) - min(steps)) / median,
             ratio=1.0 if base is None else speed / base.samples_a_second,
             parts=parts,
-            peak_bytes=self.peak,
+            peak_bytes=peak_bytes,
         )
 
 
@@ -236,46 +260,45 @@ class _Clock:
         self.seconds.setdefault("whole", []).append(self.last - self.started)
 
 
-def _terms(logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-    return distillation_loss(answered_frames(logits, batch.outputs), batch.maps, batch.density, batch.labelled)
-
-
-def _agreed(published: _Way, ours: _Way, budget: float) -> tuple[dict[str, tuple[float, float, float]], float]:
-    """Losses of both ways on one batch; raises TinyHDError where they do not agree."""
-    keys = ours.dataset.epoch_keys(0, ours.recipe.batch)[: ours.recipe.batch]
-    live, stored = (collate([way.dataset[key] for key in keys]) for way in (published, ours))
-    found = agreement(ours.module, [(live, stored)], budget=budget)
+def _agreed_losses(compared: Compared, recipe: StudentRecipe) -> dict[str, tuple[float, float, float]]:
+    """Of each term: online, offline, and the bound. Raises TinyHDError where they differ by more."""
+    found = compare_both_ways(
+        compared.live(), compared.stored, compared.sources, [], recipe, samples=max(2, recipe.batch)
+    )
     for name, term in found.terms.items():
         if not term.kept:
             raise TinyHDError(
                 f"{name}: {term.online:.6f} nats online and {term.offline:.6f} offline, KL of the maps {term.kl:.1e}: "
                 "the store's maps are not this teacher's; give the weights that it was dumped with"
             )
-    here = _terms(ours.module(stored.clip), stored)
-    with layers_of_torch():
-        there = _terms(published.module(stored.clip.contiguous()), stored)
+    return {name: (term.online, term.offline, term.bound) for name, term in found.terms.items()}
+
+
+def _agreed_layers(published: _Way, ours: _Way) -> float:
+    """Largest relative difference of a loss term between both ways. Raises TinyHDError above the tolerance."""
+    batch = ours.batch()
+    there, here = published.losses(batch), ours.losses(batch)
     difference = max(abs(here[name].item() / there[name].item() - 1) for name in there)
     if difference > LAYERS_TOLERANCE:
         raise TinyHDError(
             f"losses through our layers differ by {difference:.1e}, expected {LAYERS_TOLERANCE:g} at most"
         )
-    for way in (published, ours):
-        way.frames.seconds.clear()
-        way.targets.seconds.clear()
-    return {name: (term.online, term.offline, term.bound) for name, term in found.terms.items()}, difference
+    return difference
 
 
-_STATUS = Path("/proc/self/status")
+def _peak_of(compared: Compared, recipe: StudentRecipe, is_published: bool) -> int | None:
+    """Most memory of a process of its own that takes two steps."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_peak_here, compared, recipe, is_published).result()
 
 
-def _forget_peak() -> None:
-    """Let Linux measure the most memory anew."""
-    if _STATUS.exists():
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak() -> int | None:
-    if not _STATUS.exists():
+def _peak_here(compared: Compared, recipe: StudentRecipe, is_published: bool) -> int | None:
+    way = _Way(compared, recipe, is_published=is_published)
+    with way.loaded() as batches:
+        for _ in range(2):
+            way.step(batches)
+    status = Path("/proc/self/status")
+    if not status.exists():
         return None
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     return 1024 * int(line.split()[1])

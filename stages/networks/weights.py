@@ -6,11 +6,9 @@ in between. Pickles are read with `weights_only=True`: a file that needs more th
 containers is refused, not run. Cost: the file is in memory once beside its tensors (119 MB for HD2S).
 """
 
-import contextlib
 import hashlib
 import io
 import json
-import os
 import pickle
 import re
 import struct
@@ -28,6 +26,7 @@ from torch import Tensor, nn
 
 from tinyhd_pipe.stages.video.sources import is_lfs_pointer
 from tinyhd_pipe.store.errors import WeightsError
+from tinyhd_pipe.store.whole_file import write_whole
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "student_model", "teacher_model", "module", "net")
 """Where training scripts put the weights inside a checkpoint, the likeliest first."""
@@ -84,16 +83,9 @@ def write_weights(path: str | Path, state: Mapping[str, Tensor], facts: Mapping[
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
     }
     content = format_safetensors(tensors, metadata)
-    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_whole(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise WeightsError(f"{path}: cannot be written ({error.strerror}); give another place") from error
 
 

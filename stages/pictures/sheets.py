@@ -5,11 +5,14 @@ few anchor colours instead of a plotting library. Only Pillow is needed.
 """
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from tinyhd_pipe.store.whole_file import write_whole
 
 # Dark to bright: black, violet, magenta, orange, pale yellow (the order of matplotlib's "inferno").
 _ANCHORS = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], np.float32)
@@ -48,9 +51,9 @@ def sheet(rows: Sequence[tuple[str, Mapping[str, NDArray[np.uint8]]]], path: Pat
         draw.text((gap, top + 1), caption, font=font, fill=(150, 150, 160))
         top += line + gap
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    page.save(partial, format="PNG")
-    partial.replace(path)
+    png = BytesIO()
+    page.save(png, format="PNG")
+    write_whole(path, png.getvalue())
     return path
 
 

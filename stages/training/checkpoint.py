@@ -9,7 +9,6 @@ for Adam; a second for the largest student.
 import io
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from tinyhd_pipe.stages.networks.weights import write_weights
 from tinyhd_pipe.stages.training.history import EpochReport, as_lines, as_table, read_lines
 from tinyhd_pipe.store.errors import SettingError
+from tinyhd_pipe.store.whole_file import write_whole
 
 STATE = "state.pt"
 
@@ -75,13 +75,13 @@ def save(out: Path, facts: Mapping[str, Any], held: Held, stand: Stand) -> None:
     """
     epoch = stand.epoch if stand.step else stand.epoch - 1
     write_weights(out / "last.safetensors", held.module.state_dict(), {**facts, "epoch": epoch})
-    _replace(out / "history.jsonl", as_lines(stand.history).encode())
-    _replace(out / "history.csv", as_table(stand.history).encode())
+    write_whole(out / "history.jsonl", as_lines(stand.history).encode())
+    write_whole(out / "history.csv", as_table(stand.history).encode())
     stood = {**asdict(stand), "history": as_lines(stand.history)}
     state = {"facts": json.dumps(facts, sort_keys=True), "stand": stood, **held.state()}
     packed = io.BytesIO()
     torch.save(state, packed)
-    _replace(out / STATE, packed.getvalue())
+    write_whole(out / STATE, packed.getvalue())
 
 
 def take_up(out: Path, facts: Mapping[str, Any], held: Held) -> Stand:
@@ -119,17 +119,3 @@ def first_difference(there: Any, now: Any, name: str = "") -> str | None:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:  # a full disk does not name the file
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -76,9 +76,7 @@ def _wants_onednn(x: Tensor) -> bool:
 
 
 def _in_onednn(conv: nn.Conv2d | nn.Conv3d, x: Tensor, weight: Tensor, padding: Any) -> Tensor:
-    return convolution(
-        x, weight, conv.bias, padding=padding, stride=conv.stride, dilation=conv.dilation, groups=conv.groups
-    )
+    return convolution(x, weight, conv.bias, padding, conv.stride, conv.dilation, conv.groups)
 
 
 def _trains_pointwise(conv: nn.Conv2d | nn.Conv3d) -> bool:

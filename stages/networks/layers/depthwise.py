@@ -36,7 +36,7 @@ class DepthwiseConv3d(Conv3d):
         """(B, C, T, H, W) to (B, C, T / stride, H / stride, W / stride)."""
         if not torch.is_grad_enabled() or not self.weight.requires_grad or x.device.type != "cpu" or are_off():
             return super().forward(x)
-        if self.training and trains_in_kernels(x):
+        if trains_in_kernels(self, x):
             return depthwise(x, self.weight, *self.steps)
         answer: Tensor = _FramewiseGradient.apply(x, self.weight, *self.steps)  # type: ignore[no-untyped-call]
         return answer

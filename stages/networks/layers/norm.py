@@ -20,7 +20,7 @@ RELU = float("inf")
 
 def normalised(norm: nn.BatchNorm2d | nn.BatchNorm3d, x: Tensor, *, top: float | None = None) -> Tensor:
     """`norm(x)`, then a clamp to [0, `top`] where there is one: (B, C, [T,] H, W) to the same shape."""
-    if norm.training and trains_in_kernels(x):
+    if trains_in_kernels(norm, x):
         return _in_kernel(norm, x, top or 0.0)
     y: Tensor = norm(x)
     if top is None:
@@ -28,10 +28,10 @@ def normalised(norm: nn.BatchNorm2d | nn.BatchNorm3d, x: Tensor, *, top: float |
     return F.relu(y, inplace=True) if top == RELU else F.hardtanh(y, 0.0, top, inplace=True)
 
 
-def trains_in_kernels(x: Tensor) -> bool:
-    """Whether our training kernels take this input: a float32 one on a CPU, with gradients wanted, and a compiler."""
+def trains_in_kernels(layer: nn.Module, x: Tensor) -> bool:
+    """Whether our kernels take this layer: one that trains, of float32 on a CPU, where there is a compiler."""
     plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return plain and torch.is_grad_enabled() and not are_off() and kernels().library is not None
+    return layer.training and plain and torch.is_grad_enabled() and not are_off() and kernels().library is not None
 
 
 def _in_kernel(norm: nn.BatchNorm2d | nn.BatchNorm3d, x: Tensor, top: float) -> Tensor:

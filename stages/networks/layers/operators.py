@@ -41,37 +41,26 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor, *, epsilon: float, top: float)
     Returns what has the shape of `x`, and (4, C): mean, variance (divided by the count), and the scale and shift that
     were applied.
     """
-    if torch.compiler.is_compiling():
-        traced: tuple[Tensor, Tensor] = torch.ops.tinyhd.norm(x, weight, bias, epsilon, top)
-        return traced
-    answer: tuple[Tensor, Tensor] = _Norm.apply(x, weight, bias, epsilon, top)  # type: ignore[no-untyped-call]
-    return answer
+    answer: Any = torch.ops.tinyhd.norm if torch.compiler.is_compiling() else _Norm.apply
+    answered: tuple[Tensor, Tensor] = answer(x, weight, bias, epsilon, top)
+    return answered
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
     """Depthwise 3D convolution: float32 (B, C, T, H, W) and (C, 1, t, y, x) to (B, C, T / stride, ...)."""
-    if torch.compiler.is_compiling():
-        traced: Tensor = torch.ops.tinyhd.depthwise(x, weight, stride, padding)
-        return traced
-    answer: Tensor = _Depthwise.apply(x, weight, stride, padding)  # type: ignore[no-untyped-call]
-    return answer
+    answer: Any = torch.ops.tinyhd.depthwise if torch.compiler.is_compiling() else _Depthwise.apply
+    answered: Tensor = answer(x, weight, stride, padding)
+    return answered
 
 
-def convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    padding: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    """oneDNN's convolution, which torch would not always ask: of 4 or 5 axes, channels-last."""
-    if torch.compiler.is_compiling():
-        traced: Tensor = torch.ops.tinyhd.convolution(x, weight, bias, padding, stride, dilation, groups)
-        return traced
-    return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
+    """oneDNN's convolution, which torch would not always ask: of 4 or 5 axes, channels-last.
+
+    `settings` are padding, stride, dilation and groups, as `torch.mkldnn_convolution` takes them.
+    """
+    answer: Any = torch.ops.tinyhd.convolution if torch.compiler.is_compiling() else torch.mkldnn_convolution
+    answered: Tensor = answer(x, weight, bias, *settings)
+    return answered
 
 
 # ---- Norm: implementation, fake, gradient --------------------------------------------------------------------------
@@ -221,17 +210,18 @@ class _Depthwise(torch.autograd.Function):
     backward = staticmethod(_gradients_of_depthwise)
 
 
-# ---- What all of them need -----------------------------------------------------------------------------------------
+# ---- Convolution: torch has implementation and gradient, and lacks the fake one -------------------------------------
 
 
-def _library() -> ctypes.CDLL:
-    library: ctypes.CDLL | None = kernels().library
-    assert library is not None  # layers ask first
-    return library
+def _fake_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
+    padding, stride, dilation, groups = settings
+    return as_channels_last(torch.ops.aten.convolution(x, weight, bias, stride, padding, dilation, False, [0], groups))
 
 
-def _at(x: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(x.data_ptr())
+def _keep_for_convolution(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, bias, *ctx.settings = inputs
+    ctx.bias_size = None if bias is None else list(bias.shape)
+    ctx.save_for_backward(x, weight)
 
 
 def _gradients_of_convolution(ctx: Any, of_output: Tensor) -> tuple[Any, ...]:
@@ -246,30 +236,27 @@ def _gradients_of_convolution(ctx: Any, of_output: Tensor) -> tuple[Any, ...]:
         padding,
         dilation,
         False,
-        [0] * len(stride),
+        [0],
         groups,
-        [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.bias_size is not None],
+        [*ctx.needs_input_grad[:2], ctx.bias_size is not None],
     )
     return *gradients, None, None, None, None
 
 
-def _keep_for_convolution(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, bias, *ctx.settings = inputs
-    ctx.bias_size = None if bias is None else list(bias.shape)
-    ctx.save_for_backward(x, weight)
+# ---- What all of them need -----------------------------------------------------------------------------------------
 
 
-def _fake_convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    padding: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    return as_channels_last(torch.ops.aten.convolution(x, weight, bias, stride, padding, dilation, False, [0], groups))
+def _library() -> ctypes.CDLL:
+    library: ctypes.CDLL | None = kernels().library
+    assert library is not None  # layers ask first
+    return library
 
+
+def _at(x: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(x.data_ptr())
+
+
+# ---- Registration --------------------------------------------------------------------------------------------------
 
 _OPS: Any = torch.ops.tinyhd
 _LIBRARY.impl("norm", _norm, "CPU")

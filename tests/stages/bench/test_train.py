@@ -32,6 +32,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
     return Compared(_teacher(1), Targets.of([open_store(str(root / "maps.zarr"))]), sources)
 
 
+@pytest.mark.slow
 def test_both_ways_are_timed_part_by_part_after_their_losses_agreed(compared: Compared) -> None:
     measured = bench_train(compared, RECIPE, rounds=1)
     published, ours = measured.ways

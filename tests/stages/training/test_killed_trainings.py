@@ -80,7 +80,7 @@ def test_killed_at_random_again_and_again_a_run_ends_with_the_bytes_of_one_never
     rng = np.random.default_rng(seed)
     alive = runs = 0
     kept = set()
-    while alive < KILLS:
+    while alive < KILLS or (len(kept) <= 4 and runs < 12):  # on a busy machine fewer of them get far
         run = place.data.parent / f"run {runs}"
         minutes = (0.0, 0.002, 10.0)[runs % 3]
         runs += 1
@@ -97,7 +97,7 @@ def test_killed_at_random_again_and_again_a_run_ends_with_the_bytes_of_one_never
         assert _content(run) == place.whole, f"seed {seed}, run {runs}"
         assert not list(run.glob("*.partial"))
         shutil.rmtree(run)
-    assert len(kept) > 2, "they were spread over the run"
+    assert len(kept) > 4, "they were spread over the run"
 
 
 @pytest.mark.parametrize(

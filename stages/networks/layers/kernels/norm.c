@@ -1,7 +1,7 @@
 /* Batch norm and activation: y = scale x + shift, clamped to [0, top] where top > 0.
 
-   Rows of few channels are taken several at once, so that
-   vectors are full: `width` is a multiple of `channels`, and scale, shift, ... are repeated along it. */
+   Places of few channels are taken several at once, so that vectors are full: `width` is a multiple of `channels`, and
+   scale, shift, ... are repeated along it. */
 
 #include "kernels.h"
 

@@ -130,8 +130,7 @@ def test_a_number_that_is_none_stays_none() -> None:
     assert not y[0, 0].isnan().any()
 
 
-@pytest.mark.parametrize("outputs", [1, 16])
-def test_gradients_have_the_same_bits_on_any_number_of_threads(outputs: int) -> None:
+def test_gradients_have_the_same_bits_on_any_number_of_threads() -> None:
     x = as_channels_last(torch.randn(1, 24, 4, 40, 48, generator=torch.Generator().manual_seed(1)))
     answers = []
     before = torch.get_num_threads()
@@ -163,9 +162,9 @@ def test_a_step_of_a_student_has_the_gradients_of_double_precision_as_nearly_as_
     ours = gradients(networks[1], as_channels_last(clip))
     with pytest.MonkeyPatch.context() as patch:
         for layers in (norm_module, depthwise_module):
-            patch.setattr(layers, "trains_in_kernels", lambda x: False)
+            patch.setattr(layers, "trains_in_kernels", lambda layer, x: False)
         plain = gradients(networks[2], clip)
-    assert trains_in_kernels(clip)
+    assert trains_in_kernels(networks[1], clip)
     assert not torch.equal(ours, plain)
     assert float(F.cosine_similarity(ours.double(), true, dim=0)) > 0.999
     assert _error(ours, true) < 1.5 * _error(plain, true)
