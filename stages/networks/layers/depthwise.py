@@ -1,7 +1,7 @@
 """Depthwise 3D convolution whose backward pass is fast on a CPU.
 
 Forward, torch's own channels-last kernel is fast. Backward it is not: most of a TinyHD training step on a CPU went
-into it, so training takes our kernel (kernels/depthwise.c). Where that cannot be compiled, and in double precision,
+into it, so there our kernels do it (kernels/depthwise.c). Where that cannot be compiled, and in double precision,
 a 3D kernel is seen as one 2D kernel for each of its time steps, whose gradients torch has vectorised; where the stride
 is 1, the gradient of the input is itself a forward convolution with the kernel turned round. On a GPU torch's own
 gradient is used.

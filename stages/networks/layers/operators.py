@@ -17,6 +17,7 @@ from torch import Tensor
 from tinyhd_pipe.stages.networks.layers.kernels import kernels
 from tinyhd_pipe.stages.networks.layers.layout import as_channels_last
 
+ONES = (1, 1, 1)
 _LIBRARY = torch.library.Library("tinyhd", "DEF")
 _LIBRARY.define("norm(Tensor x, Tensor weight, Tensor bias, float epsilon, float top) -> (Tensor, Tensor)")
 _LIBRARY.define("norm_backward(Tensor x, Tensor of_output, Tensor saved, float epsilon, float top) -> (Tensor, Tensor)")
@@ -162,26 +163,27 @@ def _shape(x: Tensor, output: Sequence[int], weight: Tensor, stride: Sequence[in
     return _Shape(*x.shape[:2], *steps, torch.get_num_threads())
 
 
-def _empty_answer(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-    sides = zip(x.shape[2:], weight.shape[2:], stride, padding, strict=True)
-    places = [(size + 2 * beside - width) // step + 1 for size, width, step, beside in sides]
-    return torch.empty(*x.shape[:2], *places, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
-
-
 def _depthwise(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-    x, weight = as_channels_last(x), weight.contiguous()
-    y = _empty_answer(x, weight, stride, padding)
-    _library().depthwise_forward(_at(x), _at(weight), _at(y), _shape(x, y.shape, weight, stride, padding))
-    return y
+    """oneDNN's, which is fast; our kernels are for its gradients."""
+    return torch.mkldnn_convolution(as_channels_last(x), weight, None, padding, stride, ONES, len(weight))
+
+
+def _fake_depthwise(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
+    return _fake_convolution(x, weight, None, padding, stride, ONES, len(weight))
 
 
 def _depthwise_backward(
     x: Tensor, weight: Tensor, of_output: Tensor, stride: Sequence[int], padding: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     x, of_output, plain = as_channels_last(x), as_channels_last(of_output), weight.contiguous()
-    of_input, of_weight = torch.empty_like(x), torch.empty_like(plain)
+    of_weight = torch.empty_like(plain)
     shape = _shape(x, of_output.shape, plain, stride, padding)
-    _library().depthwise_backward(_at(x), _at(plain), _at(of_output), _at(of_input), _at(of_weight), shape)
+    _library().depthwise_of_weight(_at(x), _at(of_output), _at(of_weight), shape)
+    if set(stride) == {1}:  # a convolution, too, with the kernel turned round
+        turned = [width - 1 - beside for width, beside in zip(weight.shape[2:], padding, strict=True)]
+        return _depthwise(of_output, weight.flip(2, 3, 4), stride, turned), of_weight
+    of_input = torch.empty_like(x)
+    _library().depthwise_of_input(_at(of_output), _at(plain), _at(of_input), shape)
     return of_input, of_weight
 
 
@@ -266,7 +268,7 @@ _LIBRARY.impl("depthwise_backward", _depthwise_backward, "CPU")
 _LIBRARY.impl("convolution", torch.mkldnn_convolution, "CPU")
 torch.library.register_fake("tinyhd::norm", _fake_norm)
 torch.library.register_fake("tinyhd::norm_backward", _fake_norm_backward)
-torch.library.register_fake("tinyhd::depthwise", _empty_answer)
+torch.library.register_fake("tinyhd::depthwise", _fake_depthwise)
 torch.library.register_fake("tinyhd::depthwise_backward", _fake_depthwise_backward)
 torch.library.register_fake("tinyhd::convolution", _fake_convolution)
 for name, gradients, keep in (

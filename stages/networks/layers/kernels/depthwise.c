@@ -1,4 +1,5 @@
-/* Depthwise 3D convolution: output o of a channel reads the inputs  stride o - padding + k  along each axis.
+/* Gradients of a depthwise 3D convolution: output o of a channel reads the inputs  stride o - padding + k  along each
+   axis. The convolution itself is oneDNN's.
 
    Weights lie (t, y, x, channel) here. The channels go in groups of as many as a vector holds, the last of which
    overlaps the one before where they do not divide. Whole rows are made at a time, so the rows that they read are still
@@ -100,24 +101,6 @@ static Line line_of_inputs(Shape s, long phase)
     return bounded(line);
 }
 
-static void outputs_of(const float *x, const float *weight, float *out, Shape s)
-{
-    const Line line = line_of_outputs(s);
-    PARALLEL(omp parallel for num_threads(s.threads) schedule(static))
-    for (long row = 0; row < s.batch * s.out.t * s.out.y; row++) {
-        const long b = row / (s.out.t * s.out.y), t = row / s.out.y % s.out.t, y = row % s.out.y;
-        Taps taps = {0};
-        for (long kt = 0; kt < s.kernel.t; kt++)
-            for (long ky = 0; ky < s.kernel.y; ky++) {
-                const long it = t * s.stride.t - s.padding.t + kt, iy = y * s.stride.y - s.padding.y + ky;
-                if (it < 0 || it >= s.in.t || iy < 0 || iy >= s.in.y) continue;
-                taps.rows[taps.count] = x + ((b * s.in.t + it) * s.in.y + iy) * s.in.x * s.channels;
-                taps.weights[taps.count++] = weight + (kt * s.kernel.y + ky) * s.kernel.x * s.channels;
-            }
-        FOR_GROUPS(s.channels, convolve_row, &taps, &line, out + row * s.out.x * s.channels, s.channels, first);
-    }
-}
-
 static void inputs_of(const float *gradient, const float *weight, float *of_input, Shape s)
 {
     PARALLEL(omp parallel for num_threads(s.threads) schedule(static))
@@ -159,7 +142,7 @@ static void add_weights_of_rows(const float *x, const float *gradient, double *s
     }
 }
 
-static void weights_of(const float *x, const float *gradient, float *of_weight, Shape s)
+void depthwise_of_weight(const float *x, const float *gradient, float *of_weight, Shape s)
 {
     const long rows = s.batch * s.out.t * s.out.y, parts = MIN(PARTS, (rows + 7) / 8);
     const long taps = s.kernel.t * s.kernel.y * s.kernel.x, C = s.channels;
@@ -184,21 +167,9 @@ static float *channels_last(const float *weight, Shape s)
     return last;
 }
 
-void depthwise_forward(const float *x, const float *weight, float *out, Shape s)
+void depthwise_of_input(const float *gradient, const float *weight, float *of_input, Shape s)
 {
     float *last = channels_last(weight, s);
-    outputs_of(x, last, out, s);
+    inputs_of(gradient, last, of_input, s);
     free(last);
-}
-
-/* of_input may be null: not wanted. */
-void depthwise_backward(const float *x, const float *weight, const float *of_output, float *of_input,
-                        float *of_weight, Shape s)
-{
-    if (of_input) {
-        float *last = channels_last(weight, s);
-        inputs_of(of_output, last, of_input, s);
-        free(last);
-    }
-    weights_of(x, of_output, of_weight, s);
 }

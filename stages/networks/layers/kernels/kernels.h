@@ -1,4 +1,5 @@
-/* Kernels for training on channels-last clips: batch norm with its activation, and depthwise 3D convolution.
+/* Kernels for training on channels-last clips: batch norm with its activation, and the gradients of depthwise
+   3D convolutions.
 
    A clip is (batch, frame, y, x, channel) in memory, float32. Every loop runs along the channels, so a compiler makes
    vector instructions of it without being allowed to reorder a sum. Sums over a whole clip are taken in parts whose
