@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,14 @@ def _skip_what_needs_a_gpu(items: list[pytest.Item]) -> None:
 def shared() -> Path:
     """The folder of real clips, published weights and golden maps."""
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch computes in one thread, as the commands of `WarmCommand` do: other bits come of another number."""
+    import torch  # slow to import
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

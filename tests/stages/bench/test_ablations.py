@@ -23,6 +23,8 @@ from tinyhd_pipe.stages.settings.training import StudentRecipe
 
 RECIPE = {**TINY["student_train"], "batch": 4, "decoders": ["d1", "d2"], "unlabelled_per_labelled": 0.5}
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,7 +45,7 @@ SOME = ("--only", "no-conspicuity", "two-teachers", "assistant", "--seeds", "2")
 
 
 @pytest.fixture(scope="module")
-def measured(place: Path) -> Path:
+def measured(place: Path, one_thread: None) -> Path:
     """A folder in which four variants of two seeds have been compared."""
     assert run(_command(place, "whole", *SOME)) == 0
     return place / "whole"

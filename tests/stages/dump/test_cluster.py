@@ -39,17 +39,12 @@ WEIGHTS = "teacher0.safetensors"
 BIN = Path(sys.executable).parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The small teacher gains nothing from a second one; workers take their number from here."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# The small teacher gains nothing from a second thread; workers take their number from here.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """Videos, one of them broken, and the weights of a small teacher."""
     root = tmp_path_factory.mktemp("place")
     (root / "videos").mkdir()
