@@ -65,7 +65,9 @@ def live_targets(
 
     if stored is None:
         network = _loaded(teacher, teacher.settings.size, teacher.settings.precision, teacher.settings.batch)
-        live = LiveTargets.of(network, sources, final_stands_in=recipe.missing_conspicuity == "final")
+        stands_in = recipe.missing_conspicuity == "final"
+        with console.progress("decoding videos") as advance:
+            live = LiveTargets.of(network, sources, final_stands_in=stands_in, report=advance)
         for problem in live.problems.values():
             console.say(problem)
         return live

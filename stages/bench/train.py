@@ -22,7 +22,6 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.bench.machine import machine
 from tinyhd_pipe.stages.networks.layers.kernels import kernels, layers_of_torch
-from tinyhd_pipe.stages.networks.layers.layout import channels_last
 from tinyhd_pipe.stages.networks.network import Network, as_published, scaling_for
 from tinyhd_pipe.stages.settings.training import StudentRecipe
 from tinyhd_pipe.stages.student_train import (
@@ -35,6 +34,7 @@ from tinyhd_pipe.stages.student_train import (
 )
 from tinyhd_pipe.stages.training.checkpoint import Stand
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, FrameReader, collate
+from tinyhd_pipe.stages.training.execution import laid_out, trained
 from tinyhd_pipe.stages.training.live_targets import LiveTargets
 from tinyhd_pipe.stages.training.loading import parts
 from tinyhd_pipe.stages.training.optimisation import optimiser_of
@@ -153,8 +153,9 @@ class _Way:
     def __init__(self, compared: Compared, recipe: StudentRecipe, *, is_published: bool) -> None:
         self.is_published, self.recipe = is_published, recipe
         student, _ = first_student(recipe)
-        self.module = student.train() if is_published else channels_last(student.train())
-        self.optimiser = optimiser_of(parameter_groups(student, encoder_rate=recipe.encoder_rate), recipe)
+        way = replace(recipe, memory_format="contiguous", fused=False, compile=False) if is_published else recipe
+        self.network = trained(laid_out(student.train(), way), way)
+        self.optimiser = optimiser_of(parameter_groups(student, encoder_rate=recipe.encoder_rate), way)
         self.terms = terms_of(recipe)
         self.targets = _Timed(compared.live() if is_published else compared.stored)
         self.frames = _Timed(FrameReader(kept_bytes=0))
@@ -184,8 +185,7 @@ class _Way:
 
     def answer(self, batch: Batch) -> Mapping[str, Tensor]:
         """The student's logits."""
-        logits: Mapping[str, Tensor] = self.module(batch.clip.contiguous() if self.is_published else batch.clip)
-        return logits
+        return self.network(batch.clip)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Every term of the loss."""

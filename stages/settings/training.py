@@ -11,6 +11,7 @@ from tinyhd_pipe.stages.settings.ranges import Count, Positive, Seed, Share, Siz
 Optimiser = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["steps", "cosine"]
 Decoder = Literal["d1", "d2", "d3"]
+MemoryFormat = Literal["channels_last", "contiguous"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class Recipe:
     """epochs between pictures of left-out clips, validation.png; the last epoch is always drawn; null: none"""
     mixed_precision: bool = False
     """bfloat16 training; a GPU only"""
+    memory_format: MemoryFormat = "channels_last"
+    """how clips, weights and features lie in memory; contiguous, as published, is slower"""
+    fused: bool = True
+    """one kernel for the optimiser's arithmetic; false: torch's loop over the weights"""
+    compile: bool = False
+    """torch.compile the network, which takes minutes on a CPU"""
     seed: Seed = 0
     """of first weights, clips and flips"""
 

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinyhd_pipe.stages.networks.layers.layout import channels_last
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.settings.training import Recipe
 from tinyhd_pipe.stages.training.checkpoint import STATE, Held, Stand, first_difference, has_ended, save, take_up
 from tinyhd_pipe.stages.training.dataset import ClipDataset, Terms
+from tinyhd_pipe.stages.training.execution import Trained, laid_out, trained
 from tinyhd_pipe.stages.training.history import EpochReport, StepReport
 from tinyhd_pipe.stages.training.loading import Part, keys_left, parts
 from tinyhd_pipe.stages.training.optimisation import average_of, clip, learning_rate, optimiser_of, set_rate
@@ -91,6 +91,7 @@ class _Work:
     recipe: Recipe
     run: Run
     held: Held
+    network: Trained
     stand: Stand
     log: Log
     steps_per_epoch: int
@@ -109,7 +110,7 @@ def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
     run.out.mkdir(parents=True, exist_ok=True)
     if run.device.startswith("cuda"):
         torch.cuda.set_device(run.device)  # pinned memory and NCCL go by it
-    module = channels_last(objective.module.to(run.device))
+    module = laid_out(objective.module.to(run.device), recipe)
     held = Held(module, average_of(module, recipe), optimiser_of(objective.parameter_groups, recipe))
     stand = _begin(run, objective, held)
     _refuse_other_processes(run, objective.facts, stand)
@@ -118,7 +119,7 @@ def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
     done = stand.epoch * steps_per_epoch + stand.step
 
     with tensorboard(run.out / "tensorboard", done=done, wanted=run.tensorboard and run.processes.is_first) as log:
-        work = _Work(objective, recipe, run, held, stand, log, steps_per_epoch)
+        work = _Work(objective, recipe, run, held, trained(module, recipe), stand, log, steps_per_epoch)
         run.begun(done, stand.history)
         try:
             while not stand.has_ended:
@@ -225,12 +226,12 @@ def _gradients(work: _Work, part: Part) -> dict[str, float]:
     Only the network runs in bfloat16 where that is asked for; weights, losses and optimiser stay in float32. Its range
     is float32's, so that no loss has to be scaled.
     """
-    device, module = torch.device(work.run.device), work.held.module
+    device = torch.device(work.run.device)
     work.held.optimiser.zero_grad(set_to_none=True)
     figures: list[tuple[float, list[str], Tensor]] = []
     for batch in (batch.to(device) for batch in part.batches):
         with torch.autocast(device.type, torch.bfloat16, enabled=work.recipe.mixed_precision):
-            logits = module(batch.clip)
+            logits = work.network(batch.clip)
         terms = work.objective.loss_terms({level: maps.float() for level, maps in logits.items()}, batch)
         share = len(batch.clip) / part.samples
         together = torch.stack(list(terms.values()))

@@ -7,7 +7,7 @@ of torch, so they have the same bits in every run. Cost: a teacher's window for 
 epoch (16 for an M student of HD2S), and each video decoded once at the start where no store knows its length.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -48,10 +48,22 @@ class LiveTargets:
     _reader: FrameReader = field(default_factory=FrameReader)
 
     @staticmethod
-    def of(teacher: Network, sources: Sequence[VideoSource], *, final_stands_in: bool = False) -> "LiveTargets":
-        """Every frame of these videos. Those that do not decode have no frames, and a problem that says why."""
-        rows = in_parallel(_look_at, iter(sources), cores())
-        return LiveTargets(teacher, {row.id: row for row in rows}, _by_id(sources), final_stands_in=final_stands_in)
+    def of(
+        teacher: Network,
+        sources: Sequence[VideoSource],
+        *,
+        final_stands_in: bool = False,
+        report: Callable[[int, int], None] = lambda done, total: None,
+    ) -> "LiveTargets":
+        """Every frame of these videos. Those that do not decode have no frames, and a problem that says why.
+
+        `report` is told (videos decoded, videos in all).
+        """
+        rows = {}
+        for done, row in enumerate(in_parallel(_look_at, iter(sources), cores()), start=1):
+            rows[row.id] = row
+            report(done, len(sources))
+        return LiveTargets(teacher, rows, _by_id(sources), final_stands_in=final_stands_in)
 
     @staticmethod
     def instead_of(stored: Targets, teacher: Network, sources: Sequence[VideoSource]) -> "LiveTargets":

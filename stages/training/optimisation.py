@@ -16,9 +16,10 @@ def optimiser_of(groups: Sequence[dict[str, Any]], recipe: Recipe) -> torch.opti
     for group in groups:
         group.setdefault("rate", 1.0)
     defaults: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    defaults |= {"fused": True} if recipe.fused else {"fused": False, "foreach": False}
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=recipe.momentum, **defaults)
-    return (torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW)(groups, fused=True, **defaults)
+    return (torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW)(groups, **defaults)
 
 
 def learning_rate(recipe: Recipe, *, step: int, steps_per_epoch: int) -> float:

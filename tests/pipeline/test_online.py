@@ -33,7 +33,9 @@ def _train(place: Path, out: str, *more: object) -> int:
 
 def test_without_a_store_the_teacher_makes_every_map(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _train(place, "alone") == 0
-    assert "online: hd2s at 32x64 in float32 makes its maps anew for every sample" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "online: hd2s at 32x64 in float32 makes its maps anew for every sample" in said
+    assert "decoding videos: " in said
     facts = read_weights(place / "alone/best.safetensors").facts
     assert facts["online"] is True
     assert facts["teacher"]["kind"] == "hd2s"

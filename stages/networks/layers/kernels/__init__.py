@@ -44,9 +44,13 @@ class Kernels:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[no-untyped-call,untyped-decorator,unused-ignore]
-@functools.cache
 def kernels() -> Kernels:
     """The kernels of this process, compiled where that was not done yet; never raises."""
+    return _kernels()
+
+
+@functools.cache  # within, since torch.compile looks through a cache, and what it would see there it cannot trace
+def _kernels() -> Kernels:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if os.environ.get("TINYHD_PIPE_KERNELS") == "off":
         return Kernels(None, "TINYHD_PIPE_KERNELS is off")
