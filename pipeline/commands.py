@@ -53,12 +53,12 @@ def evaluate(
     """
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import evaluate as stage
-    from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
     from tinyhd_pipe.stages.networks.network import load_student, load_teacher
 
     options = load_params(params, overrides).evaluate
     device = console.device(device)
-    annotated = find_annotated_videos(data)
+    annotated = find_annotated_videos(data).videos
     networks = {"student": load_student(weights, device=device)}
     if teacher_weights is not None:
         networks = {"teacher": load_teacher(teacher, weights=teacher_weights, device=device), **networks}

@@ -123,10 +123,11 @@ def _plan_dump(
     as_json: bool,
 ) -> None:
     from tinyhd_pipe.stages.dump.plan import plan_dump
-    from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 
     given = {source.path.resolve() for source in sources}
-    labelled = len(given & {video.source.path.resolve() for video in find_annotated_videos(labels)}) if labels else 0
+    annotated = find_annotated_videos(labels).videos if labels else ()
+    labelled = len(given & {video.source.path.resolve() for video in annotated})
     with console.progress("reading videos") as reading:
         planned = plan_dump(sources, store, network, options, labelled=labelled, reading=reading)
     _show_plan(planned)

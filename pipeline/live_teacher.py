@@ -13,7 +13,7 @@ from tinyhd_pipe.store.errors import DataError, SettingError
 
 if TYPE_CHECKING:
     from tinyhd_pipe.pipeline.params import TeacherDump
-    from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo
+    from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
     from tinyhd_pipe.stages.networks.network import Network, Precision, Size
     from tinyhd_pipe.stages.settings.training import StudentRecipe
     from tinyhd_pipe.stages.training.live_targets import LiveTargets

@@ -63,7 +63,7 @@ def teacher_train(
     """
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import teacher_train as stage
-    from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
     from tinyhd_pipe.stages.training.fitting import Run
     from tinyhd_pipe.stages.training.processes import joined
 
@@ -85,7 +85,7 @@ def teacher_train(
     _say_kernels(run.device)
     with joined() as processes, training_progress("teacher") as shown:
         run = shown.listening_to(replace(run, processes=processes))
-        fitted = stage.teacher_train(find_annotated_videos(data), recipe, run)
+        fitted = stage.teacher_train(find_annotated_videos(data).videos, recipe, run)
     _show_fitted(fitted, as_json=as_json)
 
 
@@ -126,7 +126,7 @@ def student_train(
     """
     from tinyhd_pipe.pipeline.params import group_of, load_params
     from tinyhd_pipe.stages import student_train as stage
-    from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
     from tinyhd_pipe.stages.settings.training import StudentRecipe
     from tinyhd_pipe.stages.training.fitting import Run
     from tinyhd_pipe.stages.training.processes import joined
@@ -138,7 +138,7 @@ def student_train(
     alone = _learns_from_labels_alone(recipe, store or [], labels, online=online)
     stored = _stored_targets(store, recipe) if store and not alone else None
     sources = given_videos(videos)
-    annotated = find_annotated_videos(labels) if labels else []
+    annotated = find_annotated_videos(labels).videos if labels else []
     recipe = _with_encoder_weights(recipe, download=download)
     run = Run(
         out,

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyhd_pipe.stages.gaze import metrics
-from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo, read_density, read_fixations
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, read_density, read_fixations
 from tinyhd_pipe.stages.networks.inference import clip_of, predict, predict_frame, scaled_frames
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.pictures.sheets import colour, sheet

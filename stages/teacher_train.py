@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
 from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.network import Size, scaling_for
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights

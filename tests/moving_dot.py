@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo, find_annotated_videos
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
+from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
 from tinyhd_pipe.store import Description, Level, Source, Store, create_or_open, open_store
 
@@ -27,7 +28,7 @@ def column_of(picture: NDArray[np.floating]) -> int:
     return int(np.asarray(picture).sum(axis=0).argmax())
 
 
-def make_data(root: Path, *, videos: int = 4, frames: int = 24, labelled: int = 2) -> list[AnnotatedVideo]:
+def make_data(root: Path, *, videos: int = 4, frames: int = 24, labelled: int = 2) -> tuple[AnnotatedVideo, ...]:
     """Frame folders in the DHF1K layout below `root`; of them, the first `labelled` have density maps."""
     for number in range(1, videos + 1):
         pictures = root / "video" / f"{number:03d}"
@@ -40,7 +41,7 @@ def make_data(root: Path, *, videos: int = 4, frames: int = 24, labelled: int = 
                 maps.mkdir(parents=True, exist_ok=True)
                 density = (255 * dot(frame, row=8 + 4 * number)).astype(np.uint8)
                 Image.fromarray(density).save(maps / f"{frame + 1:04d}.png")
-    return find_annotated_videos(root)
+    return find_annotated_videos(root).videos
 
 
 def make_store(path: Path, sources: list[VideoSource], *, frames: int = 24, slip: int = 0) -> Store:

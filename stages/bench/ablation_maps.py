@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo, find_annotated_videos
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
+from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 from tinyhd_pipe.stages.networks.network import Kind, load_teacher
 from tinyhd_pipe.stages.networks.weights import read_weights
 from tinyhd_pipe.stages.sample_data import make_sample_data
@@ -47,8 +48,8 @@ class Clips:
         """All that a teacher makes maps of, and a student learns from."""
         return find_videos([self.labelled / "video", self.unlabelled])
 
-    def annotated(self) -> list[AnnotatedVideo]:
-        return find_annotated_videos(self.labelled)
+    def annotated(self) -> tuple[AnnotatedVideo, ...]:
+        return find_annotated_videos(self.labelled).videos
 
 
 @dataclass(frozen=True)

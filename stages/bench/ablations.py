@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tinyhd_pipe.stages.bench.ablation_maps import Clips, Making, Taught, Watch, dumped, ground, teacher_of, unwatched
 from tinyhd_pipe.stages.bench.machine import machine
 from tinyhd_pipe.stages.evaluate import METRICS, Scores, evaluate
-from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 from tinyhd_pipe.stages.networks.network import Kind, load_teacher
 from tinyhd_pipe.stages.networks.weights import read_weights
 from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
@@ -163,7 +163,7 @@ class _Bench:
         network = load_teacher(kind, weights=weights, device=self.making.device)
         with self.watch(f"{title}: held-out clips") as progress:
             evaluation = evaluate(
-                find_annotated_videos(self.clips.heldout),
+                find_annotated_videos(self.clips.heldout).videos,
                 {"network": network},
                 self.options.scoring,
                 baselines=False,

@@ -1,33 +1,24 @@
-"""Videos with recorded gaze, in the layout in which people have DHF1K.
+"""The layout in which people have DHF1K.
 
     video/001.AVI
     annotation/0001/maps/0001.png
     annotation/0001/fixation/0001.png or annotation/0001/fixation/maps/0001.mat
 
 The decision that is not obvious: everything is found by NUMBER and not by name, because the data set itself
-writes video 1 as `001` and its annotation as `0001`; file `0001.png` belongs to frame 0. Nothing is decoded
-here, so an annotation may have more or fewer frames than its video: whoever reads the video asks for the
-frames that it has, and gets None where nothing was recorded. An all-zero density map counts as missing,
-because it has no distribution to learn and KL to it is NaN.
-
-Cost: finding lists three folders a video (some 4 s and 50 MB for the 700 annotated ones of DHF1K); reading
-one map of 360x640 takes some 2 ms.
+writes video 1 as `001` and its annotation as `0001`; file `0001.png` belongs to frame 0. Nothing is decoded here.
+Cost: finding lists three folders a video (some 4 s and 50 MB for the 700 annotated ones of DHF1K).
 
 Source of the layout: Wang et al., "Revisiting video saliency prediction in the deep learning era", PAMI 2019.
 """
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from tinyhd_pipe.stages.video.sources import VideoSource, find_videos, is_lfs_pointer
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, AnnotatedVideos, named
+from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
 from tinyhd_pipe.store.errors import DataError, VideoError
 
 LAYOUT = "video/001.AVI with annotation/0001/maps/0001.png"
@@ -35,21 +26,7 @@ LAYOUT = "video/001.AVI with annotation/0001/maps/0001.png"
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class AnnotatedVideo:
-    """A video and where people looked in it."""
-
-    source: VideoSource
-    """Its frames: a video file, or a folder of pictures."""
-    folder: Path
-    """Its annotation folder, such as `annotation/0001`."""
-    density_maps: Mapping[int, str]
-    """Absolute frame, counted from 0, to the file of its density map below `folder`; in order of frames."""
-    fixations: Mapping[int, str]
-    """The same for fixation maps, PNG or else .mat; empty where there are none."""
-
-
-def find_annotated_videos(root: Path) -> list[AnnotatedVideo]:
+def find_dhf1k(root: Path) -> AnnotatedVideos:
     """Find the videos below `root` that have density maps, in the order of their numbers.
 
     `root` holds `video/` and `annotation/`; the frames of a video may instead be pictures, in a folder
@@ -77,33 +54,20 @@ def find_annotated_videos(root: Path) -> list[AnnotatedVideo]:
     ]
     if not found:
         raise DataError(f"{root}: no video for any of its {len(labelled)} annotations; expected {LAYOUT}")
-    return found
-
-
-def read_density(video: AnnotatedVideo, frame: int) -> NDArray[np.float32] | None:
-    """Read the density map of a frame, float32 (y, x) in [0, 1] or None where there is nothing to learn.
-
-    `frame` is absolute, counted from 0. A map that is missing or zero everywhere is None: it must never
-    become a target. Raises DataError for a file that is no picture.
-    """
-    file = video.density_maps.get(frame)
-    if file is None:
-        return None
-    density = _read_grey(video.folder / file)
-    return density if density.any() else None
-
-
-def read_fixations(video: AnnotatedVideo, frame: int) -> NDArray[np.bool_] | None:
-    """Read where people looked at a frame, bool (y, x), or None where it was not recorded.
-
-    `frame` is absolute, counted from 0. A frame at which nobody looked is all False, not None. Raises
-    DataError for a file that is no picture, or a .mat file without the variable `I`.
-    """
-    file = video.fixations.get(frame)
-    if file is None:
-        return None
-    path = video.folder / file
-    return _read_mat(path) if path.suffix.lower() == ".mat" else _read_grey(path) > 0
+    without_video = [folders[number].name for number in labelled if number not in sources]
+    without_maps = [sources[number].id for number in sorted(sources.keys() - set(labelled))]
+    return AnnotatedVideos(
+        "dhf1k",
+        tuple(found),
+        left_out=tuple(
+            f"{len(names)} {what}: {named(names)}"
+            for what, names in (
+                ("annotations without a video", without_video),
+                ("videos without density maps", without_maps),
+            )
+            if names
+        ),
+    )
 
 
 def _sources_by_number(folder: Path) -> dict[int, VideoSource]:
@@ -115,10 +79,10 @@ def _sources_by_number(folder: Path) -> dict[int, VideoSource]:
     return _by_number(folder, ((PurePath(source.id).parts[0], source) for source in sources))
 
 
-def _by_number(folder: Path, named: Iterable[tuple[str, Item]]) -> dict[int, Item]:
+def _by_number(folder: Path, items: Iterable[tuple[str, Item]]) -> dict[int, Item]:
     """Key by number what has a numeric name, in any spelling (1, 001.AVI, 0001); leave out the rest."""
     found: dict[int, tuple[str, Item]] = {}
-    for name, item in named:
+    for name, item in items:
         stem = PurePath(name).stem
         if not stem.isdecimal():
             continue
@@ -155,30 +119,3 @@ def _names(folder: Path) -> list[str]:
         return []
     with os.scandir(folder) as entries:
         return [entry.name for entry in entries]
-
-
-def _read_grey(path: Path) -> NDArray[np.float32]:
-    """Read channel 1 of a picture of 8 or 16 bits, as (y, x) in [0, 1]."""
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("L") if picture.mode in ("1", "P") else picture)
-    except (OSError, SyntaxError, ValueError) as error:
-        advice = "is a Git LFS pointer; run git lfs pull" if is_lfs_pointer(path) else "download it again or delete it"
-        raise DataError(f"{path}: cannot be read as a picture; {advice}") from error
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{path}: pixels are {pixels.dtype}; expected a PNG of 8 or 16 bits")
-    channel = pixels if pixels.ndim == 2 else pixels[..., 0]
-    return channel.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-
-
-def _read_mat(path: Path) -> NDArray[np.bool_]:
-    """Read the variable `I` of a MATLAB file, (y, x), as true where it is not zero."""
-    from scipy.io import loadmat  # slow to import, and needed for few data sets
-
-    try:
-        fixations = np.asarray(loadmat(path, variable_names=["I"])["I"])
-    except Exception as error:  # scipy's reader raises a dozen kinds of error, down to zlib's
-        raise DataError(
-            f"{path}: no readable variable 'I'; expected a fixation map as MATLAB saves it with -v7"
-        ) from error
-    return fixations > 0

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo, read_density
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, read_density
 from tinyhd_pipe.stages.networks.network import Scaling
 from tinyhd_pipe.stages.training.targets import TeacherMaps
 from tinyhd_pipe.stages.video.clips import Clip, training_clip

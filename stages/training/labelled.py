@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
 from tinyhd_pipe.stages.training.dataset import TrainingVideo
 from tinyhd_pipe.stages.video.index import index_frames
 from tinyhd_pipe.stages.video.sources import VideoSource, digest

@@ -8,7 +8,7 @@ import pytest
 from tests.moving_dot import SIZE, make_data
 from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.evaluate import evaluate
-from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 from tinyhd_pipe.stages.networks.network import load_student
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.networks.weights import write_weights
@@ -58,9 +58,9 @@ def test_annotation_that_cannot_be_read_costs_its_video_and_no_other(tmp_path: P
     student = load_student(_student(tmp_path / "student.safetensors"))
     make_data(tmp_path / "dots", videos=2)
     (tmp_path / "dots/annotation/0001/maps/0003.png").write_bytes(b"no picture")
-    scored = evaluate(find_annotated_videos(tmp_path / "dots"), {"student": student})
+    scored = evaluate(find_annotated_videos(tmp_path / "dots").videos, {"student": student})
     assert list(scored.problems) == ["001"]
     assert list(scored.videos["student"]) == ["002"]
     _break_pictures(tmp_path / "dots/video/002")
     with pytest.raises(DataError, match=r"2 videos: .*0003\.png: cannot be read as a picture"):
-        evaluate(find_annotated_videos(tmp_path / "dots"), {"student": student})
+        evaluate(find_annotated_videos(tmp_path / "dots").videos, {"student": student})

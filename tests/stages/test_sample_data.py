@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos, read_density, read_fixations
+from tinyhd_pipe.stages.gaze.annotated import read_density, read_fixations
+from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 from tinyhd_pipe.stages.gaze.metrics import cc, centre_prior
 from tinyhd_pipe.stages.sample_data import (
     DELAYS,
@@ -94,7 +95,7 @@ def test_a_second_run_leaves_the_same_files(tmp_path: Path) -> None:
 
 
 def test_the_labelled_clips_are_in_the_dhf1k_layout(made: SampleData) -> None:
-    train, heldout = find_annotated_videos(made.train), find_annotated_videos(made.heldout)
+    train, heldout = find_annotated_videos(made.train).videos, find_annotated_videos(made.heldout).videos
     assert [video.source.id for video in train + heldout] == ["001.mp4", "002.mp4", "003.mp4"]
     assert made.clips == (2, 1, 1)
     for video in train + heldout:
@@ -108,7 +109,7 @@ def test_the_unlabelled_clips_are_videos_alone_and_no_id_occurs_twice(made: Samp
 
 
 def test_maps_are_8_bit_pictures_of_the_frames_size(made: SampleData) -> None:
-    for video in find_annotated_videos(made.train):
+    for video in find_annotated_videos(made.train).videos:
         for frame in (0, 17, 39):
             density = np.asarray(Image.open(video.folder / video.density_maps[frame]))
             fixations = np.asarray(Image.open(video.folder / video.fixations[frame]))
@@ -119,7 +120,7 @@ def test_maps_are_8_bit_pictures_of_the_frames_size(made: SampleData) -> None:
 
 
 def test_the_files_hold_what_the_clip_is_frame_by_frame(made: SampleData) -> None:
-    for index, video in enumerate(find_annotated_videos(made.train)):
+    for index, video in enumerate(find_annotated_videos(made.train).videos):
         clip = sample_clip(3, "train", index, frames=40, size=SIZE)
         for frame, density in enumerate(density_maps(clip.fixations, SIZE)):
             read, looked_at = read_density(video, frame), read_fixations(video, frame)
@@ -130,7 +131,7 @@ def test_the_files_hold_what_the_clip_is_frame_by_frame(made: SampleData) -> Non
 
 
 def test_every_decoded_frame_is_the_drawn_one_and_not_its_neighbour(made: SampleData) -> None:
-    for index, video in enumerate(find_annotated_videos(made.train)):
+    for index, video in enumerate(find_annotated_videos(made.train).videos):
         clip = sample_clip(3, "train", index, frames=40, size=SIZE)
         decoded = decoded_frames(video.source)
         assert decoded.shape == clip.pictures.shape
@@ -142,7 +143,7 @@ def test_every_decoded_frame_is_the_drawn_one_and_not_its_neighbour(made: Sample
 
 def test_textures_survive_the_video_coding(made: SampleData) -> None:
     clip = sample_clip(3, "heldout", 0, frames=40, size=SIZE)
-    decoded = decoded_frames(find_annotated_videos(made.heldout)[0].source)
+    decoded = decoded_frames(find_annotated_videos(made.heldout).videos[0].source)
     error = decoded - clip.pictures.astype(float)
     assert clip.pictures.std() > 5 * error.std()
     assert clip.pictures.mean(axis=-1).std() > 10 * error.mean(axis=-1).std(), "brightness, where most of it is"

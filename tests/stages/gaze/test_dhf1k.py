@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
 
-from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo, find_annotated_videos, read_density, read_fixations
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, read_density, read_fixations
+from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 from tinyhd_pipe.stages.video.sources import find_videos
 from tinyhd_pipe.store.errors import DataError
 
@@ -53,7 +54,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def only(root: Path) -> AnnotatedVideo:
-    (video,) = find_annotated_videos(root)
+    (video,) = find_annotated_videos(root).videos
     return video
 
 
@@ -72,7 +73,7 @@ def fixations_of(video: AnnotatedVideo, frame: int) -> NDArray[np.bool_]:
 def test_a_video_of_three_digits_meets_its_annotation_of_four(root: Path) -> None:
     write_video(root, "1000.AVI")
     write_maps(root / "annotation" / "1000" / "maps")
-    found = find_annotated_videos(root)
+    found = find_annotated_videos(root).videos
     assert [video.source.path.name for video in found] == ["001.AVI", "1000.AVI"]
     assert [video.folder.name for video in found] == ["0001", "1000"]
     assert [video.source for video in found] == find_videos([root / "video"]), "the same ids as in a dump"
@@ -82,7 +83,7 @@ def test_videos_come_in_the_order_of_their_numbers_and_not_of_their_names(root: 
     for number in (10, 9, 2):
         write_video(root, f"{number}.mp4")
         write_maps(root / "annotation" / str(number) / "maps")
-    assert [int(video.source.path.stem) for video in find_annotated_videos(root)] == [1, 2, 9, 10]
+    assert [int(video.source.path.stem) for video in find_annotated_videos(root).videos] == [1, 2, 9, 10]
 
 
 def test_file_0001_belongs_to_frame_0_in_every_kind_of_map(root: Path) -> None:
@@ -182,9 +183,14 @@ def test_videos_without_labels_annotations_without_video_and_strays_are_left_out
     ):
         (root / stray).write_bytes(b"")
     write_png(root / "annotation/0001/maps/mean.png", picture_of(0))
-    video = only(root)
+    found = find_annotated_videos(root)
+    (video,) = found.videos
     assert video.source.path.name == "001.AVI"
     assert list(video.density_maps) == [0, 1, 2, 3]
+    assert found.left_out == (
+        "1 annotations without a video: 0003",
+        "2 videos without density maps: 701.AVI, 702.AVI",
+    )
 
 
 def test_colour_palette_and_16_bit_maps_give_channel_1_between_0_and_1(root: Path) -> None:
@@ -249,7 +255,7 @@ def test_broken_files_are_named_in_one_line(root: Path) -> None:
 
 @pytest.mark.shared
 def test_the_two_real_videos_are_found_with_all_that_was_recorded(shared: Path) -> None:
-    with_gaze, without = find_annotated_videos(shared / "data" / "dhf1k")
+    with_gaze, without = find_annotated_videos(shared / "data" / "dhf1k").videos
     assert [with_gaze.source.path.name, without.source.path.name] == ["002.AVI", "300.AVI"]
     assert (len(with_gaze.density_maps), len(with_gaze.fixations)) == (783, 783)
     assert (len(without.density_maps), len(without.fixations)) == (217, 0)
@@ -257,7 +263,7 @@ def test_the_two_real_videos_are_found_with_all_that_was_recorded(shared: Path) 
 
 @pytest.mark.shared
 def test_real_density_is_high_where_people_looked_and_mat_equals_png(shared: Path) -> None:
-    video = find_annotated_videos(shared / "data" / "dhf1k")[0]
+    video = find_annotated_videos(shared / "data" / "dhf1k").videos[0]
     for frame in (0, 400, 782):
         density, png = density_of(video, frame), fixations_of(video, frame)
         assert density.shape == png.shape == (360, 640)
@@ -277,8 +283,8 @@ def test_what_an_appliance_leaves_in_the_layout_changes_nothing(tmp_path: Path) 
     for number in (1, 2):
         write_maps(tmp_path / f"annotation/{number:04d}/maps")
         write_maps(tmp_path / f"annotation/{number:04d}/images")
-    before = find_annotated_videos(tmp_path)
+    before = find_annotated_videos(tmp_path).videos
     for folder in ("annotation", "annotation/0001", "annotation/0001/images", "annotation/0001/maps"):
         write_maps(tmp_path / folder / "@eaDir" / "0001.png")
-    assert find_annotated_videos(tmp_path) == before
+    assert find_annotated_videos(tmp_path).videos == before
     assert len(before) == 2

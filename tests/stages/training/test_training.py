@@ -113,9 +113,9 @@ def test_an_epoch_takes_labelled_clips_once_and_unlabelled_ones_in_proportion(
 
 
 def make_annotated(sources: list[VideoSource]) -> list:
-    from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 
-    return find_annotated_videos(sources[0].path.parents[1])
+    return find_annotated_videos(sources[0].path.parents[1]).videos
 
 
 def _train(store: Store, sources: list[VideoSource], out: Path, recipe: StudentRecipe = RECIPE, **run: Any) -> Fitted:
