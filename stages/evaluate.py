@@ -29,7 +29,8 @@ from tinyhd_pipe.stages.pictures.sheets import colour, sheet
 from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
 from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.stages.video.decoding import decode
-from tinyhd_pipe.stages.video.index import read_frames
+from tinyhd_pipe.stages.video.index import frame_numbers, read_frames
+from tinyhd_pipe.stages.video.sources import numbering_of
 from tinyhd_pipe.store.errors import DataError, VideoError
 from tinyhd_pipe.store.whole_file import write_whole
 
@@ -114,14 +115,14 @@ def comparison_sheet(
     chosen = [videos[place] for place in np.linspace(0, len(videos) - 1, min(rows, len(videos))).astype(int)]
     drawn = []
     for video in chosen:
-        annotated = sorted(video.density_maps)
+        annotated = sorted(set(video.density_maps) & set(frame_numbers(video.source).tolist()))
         frame = annotated[len(annotated) // 2]
         picture = read_frames(video.source, np.array([frame]))[0]
         truth = read_density(video, frame)
         panels = {"frame": picture}
         panels["truth"] = np.zeros_like(picture) if truth is None else colour(truth)
         for name, network in networks.items():
-            saliency = predict_frame(network, video.source, frame, frames=annotated[-1] + 1)
+            saliency = predict_frame(network, video.source, frame)
             panels[name] = colour(metrics.resize_prediction(saliency, picture.shape[:2]))
         drawn.append((f"{video.source.id}, frame {frame}", panels))
     return sheet(drawn, path)
@@ -179,8 +180,8 @@ def _still(network: Network, problems: dict[str, str], video: AnnotatedVideo, ev
     It sees every video to its end, so what does not decode on the way is noted here: video id -> `problems`.
     """
     decoding = decode(video.source)
-    for frame in scaled_frames(network.scaling, decoding):
-        if frame.number % every == 0:
+    for frame in scaled_frames(network.scaling, decoding, numbering_of(video.source)):
+        if frame.place % every == 0:
             maps = network(clip_of([frame] * WINDOW)[None])["final"][0].cpu().numpy()
             yield frame.number, maps if maps.ndim == 2 else maps[-1]
     if decoding.problem:
@@ -188,7 +189,7 @@ def _still(network: Network, problems: dict[str, str], video: AnnotatedVideo, ev
 
 
 def _centred(video: AnnotatedVideo, every: int) -> Predictions:
-    yield from ((frame, None) for frame in sorted(video.density_maps) if frame % every == 0)
+    yield from ((frame, None) for frame in frame_numbers(video.source)[::every].tolist())
 
 
 def _mean(scored: Sequence[Scores]) -> Scores:

@@ -214,6 +214,7 @@ def stored_videos(
                     stored_as=source.id,
                     digest=facts.digest,
                     usable=usable_frames(facts),
+                    numbering=facts.numbering,
                 )
             )
     if not videos:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tinyhd_pipe.store.documents import opened_json, sealed_json
+from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
 
 SHARDS = "shards"
 SHARDS_GROUP = f"{SHARDS}/zarr.json"
@@ -50,7 +51,7 @@ class VideoRow:
     rate: str
     """Frames a second as a fraction such as "30000/1001"; empty where unknown."""
     first_frame: int
-    """Absolute frame of the first row."""
+    """Place of the first row's frame in the video: its absolute number, but where `numbering` says otherwise."""
     rows: int
     """Maps of this run, without padding; 0 where the video failed altogether."""
     first_row: int
@@ -59,9 +60,12 @@ class VideoRow:
     """One line of what was wrong with the video; empty where nothing was."""
     failed: tuple[int, ...] = ()
     """Absolute frames that have a row but no valid map."""
+    numbering: Numbering = AS_THEY_COME
+    """The absolute numbers of the whole video's frames."""
 
 
-_COLUMNS = tuple(column.name for column in fields(VideoRow) if column.name not in ("problem", "failed"))
+_BESIDE_THE_COLUMNS = ("problem", "failed", "numbering")
+_COLUMNS = tuple(column.name for column in fields(VideoRow) if column.name not in _BESIDE_THE_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class Manifest:
     levels: Mapping[str, LevelFile]
     replaces: tuple[int, ...] = field(default=())
     """Shards that this one takes the place of; they are ignored and swept."""
+    numberings: Mapping[int, Numbering] = field(default_factory=dict)
+    """Position in the columns -> numbers of the video's frames, where they are not their places."""
 
     def __len__(self) -> int:
         return len(self.columns["id"])
@@ -96,10 +102,16 @@ class Manifest:
     def row(self, position: int) -> VideoRow:
         """One run as a record."""
         values = {name: self.columns[name][position] for name in _COLUMNS}
-        return VideoRow(**values, problem=self.problems.get(position, ""), failed=tuple(self.failed.get(position, ())))
+        return VideoRow(
+            **values,
+            problem=self.problems.get(position, ""),
+            failed=tuple(self.failed.get(position, ())),
+            numbering=self.numberings.get(position, AS_THEY_COME),
+        )
 
     def to_json(self) -> bytes:
         """The shard's zarr.json."""
+        numbers = {str(position): numbering.runs for position, numbering in self.numberings.items()}
         return sealed_json(
             {
                 "shard": self.number,
@@ -109,6 +121,7 @@ class Manifest:
                 "videos": {name: list(self.columns[name]) for name in _COLUMNS},
                 "problems": {str(position): text for position, text in self.problems.items()},
                 "failed_frames": {str(position): list(frames) for position, frames in self.failed.items()},
+                **({"frame_numbers": numbers} if numbers else {}),
             }
         )
 
@@ -125,6 +138,10 @@ class Manifest:
                 rows=plain["rows"],
                 levels={name: LevelFile(file["bytes"], file["sha256"]) for name, file in plain["levels"].items()},
                 replaces=tuple(plain["replaces"]),
+                numberings={
+                    int(position): Numbering(tuple((first, step, count) for first, step, count in runs))
+                    for position, runs in plain.get("frame_numbers", {}).items()
+                },
             )
         except KeyError as error:
             raise ValueError(f"has no {error}") from error
@@ -146,4 +163,5 @@ class Manifest:
             rows=total,
             levels=levels,
             replaces=replaces,
+            numberings={position: row.numbering for position, row in enumerate(rows) if row.numbering.runs},
         )

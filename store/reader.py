@@ -179,11 +179,18 @@ class Store:
         wanted = _whole_numbers(frames)
         status = np.full(len(wanted), FrameStatus.NEVER_DUMPED, np.uint8)
         for _, row in self._runs(video_id):
-            since = wanted - row.first_frame
+            since = row.numbering.places(wanted) - row.first_frame
             status[(since >= 0) & (since % self.every == 0) & (since // self.every < row.rows)] = FrameStatus.VALID
             if row.failed:
                 status[np.isin(wanted, row.failed)] = FrameStatus.FAILED
         return status
+
+    def frames(self, video_id: str) -> NDArray[np.int64]:
+        """Absolute frames of a video that were dumped, those that failed included, by rising number."""
+        found = [
+            row.numbering.numbers(row.first_frame + np.arange(row.rows) * self.every) for _, row in self._runs(video_id)
+        ]
+        return np.concatenate(found)
 
     def read(
         self,
@@ -274,6 +281,7 @@ class Store:
         """The wanted frames as stretches of adjacent rows, in the order in which they were asked for."""
         spans = []
         runs = self._runs(video_id)
+        wanted = runs[0][1].numbering.places(wanted)
         run = np.searchsorted([row.first_frame for _, row in runs], wanted, side="right") - 1
         rows = np.empty(len(wanted), np.int64)
         for number, (_, row) in enumerate(runs):

@@ -177,6 +177,6 @@ def _affected(description: Description, manifest: Manifest, chunks: range) -> tu
         first = max(start - row.first_row, 0)
         last = min(stop - row.first_row, row.rows) - 1
         if first <= last:
-            every = description.every
-            found.append(Affected(row.id, row.first_frame + first * every, row.first_frame + last * every))
+            places = [row.first_frame + place * description.every for place in (first, last)]
+            found.append(Affected(row.id, *row.numbering.numbers(places).tolist()))
     return tuple(found)

@@ -13,6 +13,7 @@ from tinyhd_pipe.store.codec import encode_chunk, pack_index
 from tinyhd_pipe.store.encoding import CENTRE, Floats, quantise
 from tinyhd_pipe.store.errors import StoreError
 from tinyhd_pipe.store.manifest import LevelFile, VideoRow
+from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
 from tinyhd_pipe.store.schema import Description, Level
 from tinyhd_pipe.store.storage import Write
 
@@ -74,7 +75,10 @@ class LevelWriter:
 
 
 class VideoWriter:
-    """Takes the maps of one video in the order of its frames; `finish` says how it ended."""
+    """Takes the maps of one video in the order of its frames; `finish` says how it ended.
+
+    Frames go by their places in the video until then (numbering.py).
+    """
 
     def __init__(self, row: VideoRow, description: Description, levels: Sequence[LevelWriter]) -> None:
         self.finished: VideoRow | None = None
@@ -86,7 +90,7 @@ class VideoWriter:
 
     @property
     def next_frame(self) -> int:
-        """The absolute frame whose map comes next."""
+        """The frame whose map comes next."""
         return self._row.first_frame + self._rows * self._every
 
     def append(self, logits: Mapping[str, Floats]) -> None:
@@ -113,7 +117,7 @@ class VideoWriter:
         self._rows += count
 
     def mark_failed(self, frame: int) -> None:
-        """Say that an absolute frame has no valid map: an earlier one, or the next one, which gets filling."""
+        """Say that a frame has no valid map: an earlier one, or the next one, which gets filling."""
         if frame == self.next_frame:
             for writer in self._levels:
                 writer.repeat_last()
@@ -122,8 +126,10 @@ class VideoWriter:
             raise StoreError(f"{self._row.id}: frame {frame} cannot fail now, the next one is {self.next_frame}")
         self._failed.add(frame)
 
-    def finish(self, frames: int, problem: str | None = None) -> None:
+    def finish(self, frames: int, problem: str | None = None, *, numbering: Numbering = AS_THEY_COME) -> None:
         """The video has ended after `frames` decoded frames; `problem` says in one line what was wrong with it.
+
+        `numbering` gives the absolute numbers of these frames.
 
         Raises `StoreError` where maps are missing or left over.
         """
@@ -139,6 +145,7 @@ class VideoWriter:
                 "frames": frames,
                 "rows": self._rows,
                 "problem": line,
-                "failed": tuple(sorted(self._failed)),
+                "failed": tuple(numbering.numbers(sorted(self._failed)).tolist()),
+                "numbering": numbering,
             }
         )

@@ -153,7 +153,7 @@ def _draw(store: Store, videos: Mapping[str, int], count: int, seed: int) -> lis
     drawn = []
     for place in rng.choice(len(names), count, p=starts / starts.sum()):
         start = int(rng.integers(starts[place]))
-        frames = np.arange(start, start + WINDOW) * store.every
+        frames = store.frames(names[place])[start : start + WINDOW]
         drawn.append(Window(names[place], frames, videos[names[place]] + start))
     return drawn
 

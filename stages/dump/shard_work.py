@@ -27,6 +27,7 @@ from tinyhd_pipe.stages.video.decoding import VideoFacts, decode, probe
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.encoding import Floats
 from tinyhd_pipe.store.errors import VideoError
+from tinyhd_pipe.store.numbering import Numbering
 from tinyhd_pipe.store.plan import ShardTask
 from tinyhd_pipe.store.shard import ShardWriter
 from tinyhd_pipe.store.writer import StoreWriter
@@ -47,6 +48,7 @@ class _End:
 
     frames: int
     problem: str | None
+    numbering: Numbering
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class _Nothing:
 class _Maps:
     frames: int
     failed: list[int]
-    """Numbers of those frames that did not decode."""
+    """Places of those frames that did not decode."""
     logits: Mapping[str, Floats]
     """Level -> (frame, y, x) on the grid on which it is stored."""
 
@@ -105,9 +107,9 @@ def _windows(
         decoding = decode(source)
         try:
             yield from window_batches(teacher, decoding, every=every)
-            yield _End(decoding.frames, decoding.problem)
+            yield _End(decoding.frames, decoding.problem, decoding.numbering)
         except VideoError as error:  # it was replaced or lost after it was looked at
-            yield _End(decoding.frames, _problem(source, error))
+            yield _End(decoding.frames, _problem(source, error), decoding.numbering)
 
 
 def _problem(source: VideoSource, error: VideoError) -> str:
@@ -122,7 +124,7 @@ def _answered(
         return step
     return _Maps(
         frames=len(step.frames),
-        failed=[frame.number for frame in step.frames if not frame.decoded],
+        failed=[frame.place for frame in step.frames if not frame.decoded],
         logits={
             level: to_grid(logits, grids[level]).cpu().numpy()
             for level, logits in batch_logits(teacher, step, grids.keys()).items()
@@ -149,7 +151,7 @@ def _write_video(
     with shard.video(begin.source.id, height=facts.height, width=facts.width, rate=rate) as video:
         for step in steps:
             if isinstance(step, _End):
-                video.finish(step.frames, step.problem)
+                video.finish(step.frames, step.problem, numbering=step.numbering)
                 return
             assert isinstance(step, _Maps)
             video.append(step.logits)

@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tinyhd_pipe.stages.dump.fidelity import kl_of, to_size
@@ -21,11 +22,13 @@ from tinyhd_pipe.stages.networks.divergence import FAR as FAR
 from tinyhd_pipe.stages.networks.levels import MIRRORED
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.teacher_maps import logits_at
+from tinyhd_pipe.stages.video.decoding import Picture
 from tinyhd_pipe.stages.video.index import read_frames
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
 from tinyhd_pipe.store.encoding import Floats
 from tinyhd_pipe.store.errors import StoreError, VideoError
 from tinyhd_pipe.store.lock import exclusive
+from tinyhd_pipe.store.numbering import Numbering
 from tinyhd_pipe.store.plan import Member
 from tinyhd_pipe.store.reader import FrameStatus, Store, open_store
 from tinyhd_pipe.store.repair import repair
@@ -178,7 +181,11 @@ def sample_store(
         facts = store.video(source.id)
         try:
             live = logits_at(
-                teacher, np.array([frame]), frames=facts.frames, read=partial(read_frames, source), levels=levels
+                teacher,
+                facts.numbering.places([frame]),
+                frames=facts.frames,
+                read=partial(_frames_in, source, facts.numbering),
+                levels=levels,
             )
         except VideoError:
             if not facts.problem:
@@ -195,6 +202,10 @@ def sample_store(
     return Sampled(len(compared), store.description.budget, checks)
 
 
+def _frames_in(source: VideoSource, numbering: Numbering, places: NDArray[np.int64]) -> Picture:
+    return read_frames(source, numbering.numbers(places))
+
+
 def _drawn(
     store: Store, sources: Sequence[VideoSource], frames: int, rng: np.random.Generator
 ) -> list[tuple[VideoSource, int]]:
@@ -203,8 +214,8 @@ def _drawn(
     given = [source for source in sources if source.id in known]
     valid = {}
     for source in given:
-        every = np.arange(0, store.video(source.id).frames, store.every)
-        valid[source.id] = every[store.status(source.id, every) == FrameStatus.VALID]
+        dumped = store.frames(source.id)
+        valid[source.id] = dumped[store.status(source.id, dumped) == FrameStatus.VALID]
     ends = np.cumsum([len(valid[source.id]) for source in given])
     if not len(ends) or not ends[-1]:
         raise StoreError(f"{store.url}: holds no map of the {len(sources)} videos given: give those that were dumped")

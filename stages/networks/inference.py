@@ -17,8 +17,10 @@ from torch import Tensor
 from tinyhd_pipe.stages.networks.network import Network, Scaling
 from tinyhd_pipe.stages.video.clips import WINDOW, sliding_windows, student_window, teacher_window
 from tinyhd_pipe.stages.video.decoding import decode
-from tinyhd_pipe.stages.video.index import read_frames
-from tinyhd_pipe.stages.video.sources import VideoSource
+from tinyhd_pipe.stages.video.index import frame_numbers, read_frames
+from tinyhd_pipe.stages.video.sources import VideoSource, numbering_of
+from tinyhd_pipe.store.errors import VideoError
+from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,10 @@ class Prediction:
 class ScaledFrame:
     """A frame as decoded, and as a network wants it."""
 
+    place: int
+    """Among the frames that are there, counted from 0: windows and `every` go by it."""
     number: int
+    """Absolute frame number: maps and labels go by it (store/numbering.py)."""
     picture: NDArray[np.uint8]
     """(y, x, 3)."""
     pixels: Tensor
@@ -46,33 +51,37 @@ class ScaledFrame:
     """False for a frame that is there and did not decode: it shows the nearest one before it (or after it)."""
 
 
-def scaled_frames(scaling: Scaling, pictures: Iterable[NDArray[np.uint8] | None]) -> Iterator[ScaledFrame]:
-    """Scale every frame once. A gap is filled with its neighbour, so that the windows around it keep their length."""
+def scaled_frames(
+    scaling: Scaling, pictures: Iterable[NDArray[np.uint8] | None], numbering: Numbering = AS_THEY_COME
+) -> Iterator[ScaledFrame]:
+    """Scale every frame once. A frame that does not decode shows its neighbour, so that the windows around it keep
+    their length; one that is not there has no place in any window."""
     shown: ScaledFrame | None = None
-    gaps = 0
-    for number, picture in enumerate(pictures):
+    waiting: list[tuple[int, int]] = []  # before the first that decodes
+    for place, picture in enumerate(pictures):
+        number = int(numbering.numbers(place))
         if picture is not None:
-            shown = ScaledFrame(number, picture, scaling.prepare(picture[None])[:, 0], decoded=True)
-            yield from (replace(shown, number=gap, decoded=False) for gap in range(number - gaps, number))
-            gaps = 0
+            shown = ScaledFrame(place, number, picture, scaling.prepare(picture[None])[:, 0], decoded=True)
+            yield from (replace(shown, place=at, number=its, decoded=False) for at, its in waiting)
+            waiting = []
             yield shown
         elif shown is not None:
-            yield replace(shown, number=number, decoded=False)
+            yield replace(shown, place=place, number=number, decoded=False)
         else:
-            gaps += 1
+            waiting.append((place, number))
 
 
 def predict(network: Network, source: VideoSource, *, every: int = 1) -> Iterator[Prediction]:
-    """Final maps of a video's frames 0, every, 2 * every, ..., by rising frame.
+    """Final maps of every `every`-th frame of a video, its first one among them, by rising frame.
 
     Raises VideoError when nothing of the video decodes.
     """
-    frames = scaled_frames(network.scaling, decode(source))
+    frames = scaled_frames(network.scaling, decode(source), numbering_of(source))
     for window, answered in windows(network, frames, every=every):
         maps = network(clip_of(window)[None])["final"][0].cpu().numpy()
         maps = maps[None] if maps.ndim == 2 else maps[-len(answered) :]
         for frame, saliency in zip(answered, maps, strict=True):
-            if frame.number % every == 0:
+            if frame.place % every == 0:
                 yield Prediction(frame.number, saliency, frame.picture)
 
 
@@ -81,11 +90,18 @@ def clip_of(window: Sequence[ScaledFrame]) -> Tensor:
     return torch.stack([frame.pixels.permute(1, 2, 0) for frame in window]).permute(3, 0, 1, 2)
 
 
-def predict_frame(network: Network, source: VideoSource, frame: int, *, frames: int) -> NDArray[np.float32]:
-    """The final map of one frame of a video of `frames` frames, float32 (y, x) in [0, 1], from one window."""
-    window = teacher_window(frame, frames) if network.kind == "hd2s" else student_window(frame)
+def predict_frame(network: Network, source: VideoSource, frame: int) -> NDArray[np.float32]:
+    """The final map of one frame of a video, by its absolute number: float32 (y, x) in [0, 1], from one window.
+
+    Raises VideoError where the video has no such frame, or a frame of its window does not decode.
+    """
+    numbers = frame_numbers(source)
+    place = int(np.searchsorted(numbers, frame))
+    if place == len(numbers) or numbers[place] != frame:
+        raise VideoError(f"{source.path}: no frame {frame}; it has {len(numbers)} frames up to {numbers[-1]}")
+    window = teacher_window(place, len(numbers)) if network.kind == "hd2s" else student_window(place)
     wanted, where = np.unique(window, return_inverse=True)
-    maps = network(network.preprocess(read_frames(source, wanted)[where]))["final"][0]
+    maps = network(network.preprocess(read_frames(source, numbers[wanted])[where]))["final"][0]
     return (maps if maps.ndim == 2 else maps[-1]).cpu().numpy()
 
 
@@ -109,11 +125,11 @@ def windows(
 
 
 def teacher_windows_at(network: Network, wanted: Sequence[int], frames: int) -> list[tuple[list[int], list[int]]]:
-    """Those windows of `windows` that answer for some frames of a video of `frames` frames, in absolute numbers.
+    """Those windows of `windows` that answer for some frames of a video of `frames` frames, by place.
 
     Arguments:
         network: a teacher, which sees the head reversed in time where it has one output.
-        wanted: by rising number.
+        wanted: places that rise.
 
     Returns (frames seen, frames answered for) of each window; 16 outputs answer for unwanted neighbours, too.
     """
@@ -136,7 +152,7 @@ def _windows_behind(
         held.extend([frame] * (1 if held else WINDOW))
         waiting.append(frame)
         if len(waiting) == outputs:
-            if outputs > 1 or frame.number % every == 0:
+            if outputs > 1 or frame.place % every == 0:
                 yield list(held), waiting
             waiting = []
     if waiting:

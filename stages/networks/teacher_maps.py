@@ -19,6 +19,7 @@ from tinyhd_pipe.stages.networks.levels import MIRRORED, STORED
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.overlap import ahead, cores, in_parallel
 from tinyhd_pipe.stages.video.decoding import Picture
+from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
 
 BATCHES_AHEAD = 4
 """Batches of windows that are decoded, scaled and cut before the teacher asks for them."""
@@ -45,7 +46,7 @@ class WindowBatch:
 def teacher_maps(
     teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1, levels: Collection[str] = STORED
 ) -> Iterator[tuple[Sequence[ScaledFrame], dict[str, Tensor]]]:
-    """The teacher's logits of frames 0, every, 2 * every, ... of one video; `levels` as in `batch_logits`.
+    """The teacher's logits of every `every`-th frame of one video, the first among them; `levels` as in `batch_logits`.
 
     Yields (frames, level -> float32 (frame, y, x) on the level's native grid), of `teacher.batch` windows at a time.
     Batches never span videos, so a video's maps depend on that video alone.
@@ -54,11 +55,17 @@ def teacher_maps(
     yield from in_parallel(partial(_with_frames, teacher, levels), batches, threads_for(teacher))
 
 
-def window_batches(teacher: Network, pictures: Iterator[Picture | None], *, every: int = 1) -> Iterator[WindowBatch]:
-    """The batches of windows that `teacher_maps` answers, by rising frame."""
-    frames = scaled_frames(teacher.scaling, pictures)
+def window_batches(
+    teacher: Network,
+    pictures: Iterator[Picture | None],
+    *,
+    every: int = 1,
+    numbering: Numbering = AS_THEY_COME,
+) -> Iterator[WindowBatch]:
+    """The batches of windows that `teacher_maps` answers, by rising frame; `numbering` numbers the frames."""
+    frames = scaled_frames(teacher.scaling, pictures, numbering)
     coming = windows(teacher, frames, every=every, reverse_head=True)
-    yield from _batched(teacher, coming, lambda number: number % every == 0)
+    yield from _batched(teacher, coming, lambda place: place % every == 0)
 
 
 def logits_at(
@@ -72,9 +79,9 @@ def logits_at(
     """The teacher's logits of a few frames of a video, from the same windows as `teacher_maps` cuts.
 
     Arguments:
-        wanted: (n,) absolute frames, in any order, repeats allowed.
+        wanted: (n,) places of frames among those of the video, in any order, repeats allowed.
         frames: length of the video.
-        read: the frames with these numbers, which rise, as uint8 (frame, y, x, 3).
+        read: the frames in these places, which rise, as uint8 (frame, y, x, 3).
         levels: as in `batch_logits`.
 
     Returns level -> float32 (n, y, x) on the level's native grid, computed in the calling thread. Costs a window for
@@ -82,14 +89,14 @@ def logits_at(
     """
     rising, where = np.unique(wanted, return_inverse=True)
     seen = teacher_windows_at(teacher, rising.tolist(), frames)
-    numbers = np.unique(np.concatenate([window for window, _ in seen]))
-    pictures = read(numbers)
+    places = np.unique(np.concatenate([window for window, _ in seen]))
+    pictures = read(places)
     pixels = teacher.scaling.prepare(pictures).unbind(1)
     scaled = {
-        number: ScaledFrame(number, picture, one, decoded=True)
-        for number, picture, one in zip(numbers.tolist(), pictures, pixels, strict=True)
+        place: ScaledFrame(place, place, picture, one, decoded=True)
+        for place, picture, one in zip(places.tolist(), pictures, pixels, strict=True)
     }
-    coming = (([scaled[n] for n in window], [scaled[n] for n in answered]) for window, answered in seen)
+    coming = (([scaled[p] for p in window], [scaled[p] for p in answered]) for window, answered in seen)
     batches = _batched(teacher, coming, set(rising.tolist()).__contains__)
     answers = [batch_logits(teacher, batch, levels) for batch in batches]
     return {level: torch.cat([answer[level] for answer in answers])[where] for level in answers[0]}
@@ -99,8 +106,8 @@ def _batched(teacher: Network, coming: Iterator[Window], is_wanted: Callable[[in
     for several, is_run in _batches(coming, teacher.batch, in_runs=teacher.takes_runs):
         clip = clip_of(_frames_of_run(several))[None] if is_run else torch.stack([clip_of(seen) for seen, _ in several])
         answered = [frame for _, frames in several for frame in frames]
-        wanted = [place for place, frame in enumerate(answered) if is_wanted(frame.number)]
-        wanted.sort(key=lambda place: answered[place].number)
+        wanted = [place for place, frame in enumerate(answered) if is_wanted(frame.place)]
+        wanted.sort(key=lambda place: answered[place].place)
         counts = [len(frames) for _, frames in several]
         yield WindowBatch(clip, counts, wanted, [answered[place] for place in wanted])
 
@@ -125,7 +132,7 @@ def _batches(coming: Iterator[Window], batch: int, *, in_runs: bool) -> Iterator
 
 
 def _step(one: Window, other: Window) -> int:
-    seen, then = ([frame.number for frame in window] for window, _ in (one, other))
+    seen, then = ([frame.place for frame in window] for window, _ in (one, other))
     return 1 if seen[1:] == then[:-1] else -1 if seen[:-1] == then[1:] else 0
 
 

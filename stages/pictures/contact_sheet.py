@@ -43,30 +43,33 @@ def contact_sheet(
     `source` adds the frames themselves. Raises StoreError where the store has nothing of the video between those
     frames, VideoError where `source` is not the video that the teacher saw.
     """
-    status = dict(zip(frames, store.status(video, np.array(frames, np.int64)).tolist(), strict=True))
-    there = [frame for frame, kind in status.items() if kind != FrameStatus.NEVER_DUMPED]
+    dumped = store.frames(video)
+    there = [frame for frame in dumped.tolist() if frame in frames]
     if not there:
-        last = store.video(video).frames - 1
         raise StoreError(
             f"{video}: no map between frames {frames.start} and {frames.stop - 1} in {store.url}: "
-            f"frames 0 to {last} are there, every {store.every}"
+            f"{len(dumped)} are there, from frame {dumped[0]} to {dumped[-1]}"
         )
     chosen = [there[place] for place in np.unique(np.linspace(0, len(there) - 1, rows).round().astype(int))]
-    failed = [frame for frame in chosen if status[frame] == FrameStatus.FAILED]
+    status = store.status(video, chosen)
+    failed = [frame for frame, kind in zip(chosen, status, strict=True) if kind == FrameStatus.FAILED]
     drawn = [_row(store, video, frame, source, is_failed=frame in failed) for frame in chosen]
     sheet(drawn, path)
     return ContactSheet(path, video, tuple(chosen), tuple(failed), source is not None)
 
 
 def frames_of(store: Store, video: str) -> int:
-    """How many frames of a video decoded. Raises StoreError, with what may have been meant, where there is none."""
+    """The number behind a video's last frame: of most, how many frames decoded.
+
+    Raises StoreError, with what may have been meant, where there is no such video.
+    """
     if video not in store.videos:
         near = difflib.get_close_matches(video, store.videos, n=1, cutoff=0) or ["nothing"]
         raise StoreError(f"{video}: not in {store.url}: it holds {len(store.videos)} videos, {near[0]} among them")
     facts = store.video(video)
     if not facts.frames:
         raise StoreError(f"{video}: gave no frame when it was dumped: {facts.problem}")
-    return facts.frames
+    return int(facts.numbering.numbers(facts.frames - 1)) + 1
 
 
 def the_same_video(store: Store, video: str, sources: Sequence[VideoSource]) -> VideoSource:

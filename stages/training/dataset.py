@@ -1,5 +1,7 @@
 """Training samples: frames of a video beside the stored maps of the same absolute frames.
 
+Clips are drawn by place, of frames that are there; their maps and labels are found by number (store/numbering.py).
+
 A sample is a function of (seed, epoch, index) and of nothing else, so a run that was killed goes on with the very
 samples it would have drawn, and any number of loader processes give the same ones. Frames are decoded when a sample
 is drawn, from the nearest key frame; the videos of a small set are kept in memory instead, once decoded, because many
@@ -24,6 +26,7 @@ from tinyhd_pipe.stages.video.clips import Clip, training_clip
 from tinyhd_pipe.stages.video.index import kept_digest, read_frames
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import DataError
+from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class TrainingVideo:
     """Of its content when the teacher saw it."""
     usable: NDArray[np.bool_] | None = None
     """(frame,) False where a frame or one of its maps is missing; None where none is."""
+    numbering: Numbering = AS_THEY_COME
+    """The absolute numbers of the frames."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,8 @@ class FrameReader:
         self._kept: dict[str, NDArray[np.uint8]] = {}
         self._lock = Lock()
 
-    def read(self, video: TrainingVideo, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """uint8 (frame, y, x, 3), as decoded.
+    def read(self, video: TrainingVideo, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The frames in these places, uint8 (frame, y, x, 3), as decoded.
 
         Raises VideoError for a frame that does not decode, DataError for a video that is not the one whose maps are
         known: its content is looked at when it is first read, so that a run over many videos begins at once.
@@ -122,10 +127,10 @@ class FrameReader:
         if key not in self._kept:
             if video.digest is not None and kept_digest(video.source) != video.digest:
                 raise DataError(f"{video.source.path}: changed since the teacher saw it; run teacher-dump again")
-            pictures = read_frames(video.source, frames)
+            pictures = read_frames(video.source, video.numbering.numbers(places))
             self._keep(key, video, pictures[0].nbytes)
             return pictures
-        return self._kept[key][frames]
+        return self._kept[key][places]
 
     def _keep(self, key: str, video: TrainingVideo, bytes_a_frame: int) -> None:
         if video.usable is not None and not video.usable.all():  # frames may be missing: ask for them one by one
@@ -134,7 +139,7 @@ class FrameReader:
             if key in self._kept or bytes_a_frame * video.frames > self._left:
                 return
             self._left -= bytes_a_frame * video.frames
-        self._kept[key] = read_frames(video.source, np.arange(video.frames))
+        self._kept[key] = read_frames(video.source, video.numbering.numbers(np.arange(video.frames)))
 
 
 class ClipDataset:
@@ -178,7 +183,8 @@ class ClipDataset:
     def describe(self, key: tuple[int, int]) -> str:
         """Which video and which of its frames, counted from 0, a sample is made of."""
         video, clip, flip = self._drawn(key)
-        return f"{video.source.id} frames {clip.frames[0]} to {clip.frames[-1]}{', mirrored' if flip else ''}"
+        first, last = video.numbering.numbers(clip.frames[[0, -1]])
+        return f"{video.source.id} frames {first} to {last}{', mirrored' if flip else ''}"
 
     def _drawn(self, key: tuple[int, int]) -> tuple[TrainingVideo, Clip, bool]:
         """Video, clip, and whether it is mirrored: a function of (seed, epoch, index) alone."""
@@ -215,11 +221,12 @@ def load_sample(
     flip: bool = False,
 ) -> Batch:
     """Read the frames and the maps of one clip, as a batch of one; with `flip` all mirrored left to right."""
-    frames, where = np.unique(clip.frames, return_inverse=True)
-    pixels = scaling.prepare(reader.read(video, frames))[:, where]  # (3, T, H, W)
-    truth = _density(video, clip.targets, scaling.size)
+    places, where = np.unique(clip.frames, return_inverse=True)
+    pixels = scaling.prepare(reader.read(video, places))[:, where]  # (3, T, H, W)
+    frames = video.numbering.numbers(clip.targets)
+    truth = _density(video, frames, scaling.size)
     labelled = truth is not None
-    density = torch.zeros(len(clip.targets), *scaling.size) if truth is None else truth
+    density = torch.zeros(len(frames), *scaling.size) if truth is None else truth
 
     def mirror(values: Tensor) -> Tensor:
         return values.flip(-1) if flip else values
@@ -227,7 +234,7 @@ def load_sample(
     maps: dict[str, Tensor] = {}
     if targets is not None and video.stored_as is not None:
         held_against = mirror(density).numpy() if labelled else None
-        read = targets.read(video.stored_as, clip.targets, size=scaling.size, mirrored=flip, density=held_against)
+        read = targets.read(video.stored_as, frames, size=scaling.size, mirrored=flip, density=held_against)
         maps = {level: torch.from_numpy(read[level]) for level in read}  # (T, H, W)
     return Batch(
         clip=mirror(pixels)[None],

@@ -8,17 +8,16 @@ import numpy as np
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
 from tinyhd_pipe.stages.training.dataset import TrainingVideo
 from tinyhd_pipe.stages.video.index import index_frames
-from tinyhd_pipe.stages.video.sources import VideoSource, digest
+from tinyhd_pipe.stages.video.sources import VideoSource, digest, numbering_of
 from tinyhd_pipe.store.errors import DataError
 
 
 def training_video(video: AnnotatedVideo) -> TrainingVideo:
     """A labelled video as something to learn from: every frame that decodes and has a density map is a target."""
-    index = index_frames(video.source)
-    usable = index.valid.copy()
-    for frame in np.flatnonzero(usable):
-        usable[frame] = int(frame) in video.density_maps
-    return TrainingVideo(video.source, frames=len(usable), annotation=video, usable=usable)
+    usable = index_frames(video.source).valid.copy()
+    numbering = numbering_of(video.source)
+    usable &= np.isin(numbering.numbers(np.arange(len(usable))), list(video.density_maps))
+    return TrainingVideo(video.source, frames=len(usable), annotation=video, usable=usable, numbering=numbering)
 
 
 def labelled_videos(sources: Sequence[VideoSource], annotated: Sequence[AnnotatedVideo]) -> list[TrainingVideo]:

@@ -24,9 +24,10 @@ from tinyhd_pipe.stages.training.dataset import FrameReader, TrainingVideo
 from tinyhd_pipe.stages.training.targets import Density, Maps, Targets, lacking, usable_frames
 from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.stages.video.index import kept_digest, kept_index
-from tinyhd_pipe.stages.video.sources import VideoSource
+from tinyhd_pipe.stages.video.sources import VideoSource, numbering_of
 from tinyhd_pipe.store.errors import VideoError
 from tinyhd_pipe.store.manifest import VideoRow
+from tinyhd_pipe.store.numbering import AS_THEY_COME
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +113,18 @@ class LiveTargets:
         """
         row = self.rows[video]
         shown = _shown(row)
-        seen = TrainingVideo(self.sources[video], row.frames, digest=row.digest, usable=usable_frames(row))
+        seen = TrainingVideo(
+            self.sources[video],
+            row.frames,
+            digest=row.digest,
+            usable=usable_frames(row),
+            numbering=row.numbering,
+        )
         logits = logits_at(
             self.teacher,
-            np.asarray(frames),
+            row.numbering.places(frames),
             frames=row.frames,
-            read=lambda numbers: self._reader.read(seen, shown[numbers]),
+            read=lambda places: self._reader.read(seen, shown[places]),
             levels=[MIRRORED[level] for level in self.kept] if mirrored and self.sees_mirrored else self.kept,
         )
         if mirrored:
@@ -154,8 +161,9 @@ def _by_id(sources: Iterable[VideoSource]) -> dict[str, VideoSource]:
 
 def _look_at(source: VideoSource) -> VideoRow:
     """A video's length and the frames that fail, by decoding all of it."""
-    failed, problem = np.zeros(0, bool), ""
+    failed, problem, numbering = np.zeros(0, bool), "", AS_THEY_COME
     try:
+        numbering = numbering_of(source)
         failed = ~kept_index(source).valid
         problem = f"{failed.sum()} of {len(failed)} frames do not decode" if failed.any() else ""
     except VideoError as error:
@@ -171,12 +179,14 @@ def _look_at(source: VideoSource) -> VideoRow:
         rows=len(failed),
         first_row=0,
         problem=problem,
-        failed=tuple(np.flatnonzero(failed).tolist()),
+        failed=tuple(numbering.numbers(np.flatnonzero(failed)).tolist()),
+        numbering=numbering,
     )
 
 
 def _shown(row: VideoRow) -> NDArray[np.int64]:
-    """(frame,) the frame that each one shows: itself, or in a gap the one before it, or after it at the start."""
+    """(frame,) the place whose frame each one shows: its own, or where it did not decode the one before it, or after
+    it at the start."""
     frames = np.arange(row.frames)
-    decoded = np.setdiff1d(frames, row.failed)
+    decoded = np.setdiff1d(frames, row.numbering.places(row.failed))
     return decoded[np.maximum(np.searchsorted(decoded, frames, side="right") - 1, 0)]

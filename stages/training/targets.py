@@ -179,7 +179,7 @@ def lacking(decoders: Sequence[str], levels: Sequence[str]) -> list[str]:
 def usable_frames(row: VideoRow) -> NDArray[np.bool_] | None:
     """(frame,) False where there is no map because the frame did not decode; None where all of them are there."""
     usable = np.ones(row.frames, bool)
-    usable[list(row.failed)] = False
+    usable[row.numbering.places(row.failed)] = False
     return usable if row.failed else None
 
 

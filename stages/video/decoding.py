@@ -1,10 +1,10 @@
-"""Decoding: a video becomes upright RGB frames, numbered from 0 as they come.
+"""Decoding: a video becomes upright RGB frames, numbered from 0 as they come, or by the names of their files.
 
 The decision that is not obvious: one decoder thread, always, and the first packet that does not decode ends
 the video. With frame threading a broken packet is reported frames too late (a file of 30 good frames gave 31
 with two threads and 33 with four), and what follows a break is built on missing references. With this rule
-the number of frames and every pixel depend on the file alone, and a frame's number is its place in the film.
-Neither timestamps nor the header's frame count are believed.
+the number of frames and every pixel depend on the file alone, and a frame's number is its place in the film (in a
+folder of pictures the number in its name, numbers.py). Neither timestamps nor the header's frame count are believed.
 
 Cost: a 640x360 MPEG-4 frame takes half a millisecond to decode and convert; one frame is held at a time.
 """
@@ -26,8 +26,9 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from tinyhd_pipe.stages.video.cut_off import cut_off
 from tinyhd_pipe.stages.video.frame_folders import Picture as Picture
 from tinyhd_pipe.stages.video.frame_folders import broken_pictures, folder_size, read_image
-from tinyhd_pipe.stages.video.sources import VideoSource, frame_files, is_lfs_pointer
+from tinyhd_pipe.stages.video.sources import VideoSource, frame_files, frame_names, is_lfs_pointer
 from tinyhd_pipe.store.errors import TinyHDError, VideoError
+from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
 
 # MatrixCoefficients of ITU-T H.273 as frames are tagged with them; the others, and none, are read as BT.601.
 _BT2020 = Colorspace.BT2020
@@ -89,7 +90,7 @@ class Decoding(Iterator[Picture | None]):
     """The frames of one video in order, each once; afterwards, what went wrong on the way.
 
     Items are (y, x, 3) uint8 pictures, RGB, upright, all of one size; or None for a frame that is there and
-    does not decode (a broken picture in a frame folder), which keeps its number.
+    does not decode (a broken picture in a frame folder), which keeps its place.
     """
 
     def __init__(self, source: VideoSource) -> None:
@@ -101,6 +102,8 @@ class Decoding(Iterator[Picture | None]):
         """The packets so far from which decoding can start, in decode order."""
         self.key_frames: list[int] = []
         """Frames so far that the decoder calls key frames; as a rule the n-th is in the n-th key packet."""
+        self.numbering: Numbering = AS_THEY_COME
+        """The absolute numbers of the frames; known once the first one was given."""
         self._pictures = self._of_folder(source) if source.is_frame_folder else self._of_file(source)
 
     def __next__(self) -> Picture | None:
@@ -133,8 +136,10 @@ class Decoding(Iterator[Picture | None]):
 
     def _of_folder(self, source: VideoSource) -> Iterator[Picture | None]:
         size = folder_size(source)
+        found = frame_names(source.path)
+        self.numbering = found.numbering
         failed = []
-        for path in frame_files(source):
+        for path in (source.path / name for name in found.names):
             picture = read_image(path, size)
             if picture is None:
                 failed.append(path)

@@ -29,7 +29,7 @@ from tinyhd_pipe.stages.video.decoding import (
     opened,
 )
 from tinyhd_pipe.stages.video.frame_folders import Picture, folder_size, read_image
-from tinyhd_pipe.stages.video.sources import VideoSource, digest, frame_files
+from tinyhd_pipe.stages.video.sources import VideoSource, digest, frame_names, numbering_of
 from tinyhd_pipe.store.errors import VideoError
 
 KEPT_INDEXES = 16_384
@@ -107,6 +107,18 @@ def read_frames(source: VideoSource, frames: npt.NDArray[np.integer], *, index: 
     return np.stack([pictures[place] for place in places.tolist()])
 
 
+def frame_numbers(source: VideoSource) -> npt.NDArray[np.int64]:
+    """The absolute numbers of a video's frames, (frame,) rising; a file is indexed for it, if it was not.
+
+    Those that do not decode in a folder of pictures are among them.
+
+    Raises:
+        VideoError: not a single frame decodes.
+    """
+    frames = len(frame_names(source.path).names if source.is_frame_folder else kept_index(source).valid)
+    return numbering_of(source).numbers(np.arange(frames))
+
+
 def _check_range(source: VideoSource, numbers: Sequence[int], frames: int) -> None:
     for number in (numbers[0], numbers[-1]):
         if not 0 <= number < frames:
@@ -114,16 +126,31 @@ def _check_range(source: VideoSource, numbers: Sequence[int], frames: int) -> No
 
 
 def _of_folder(source: VideoSource, numbers: Sequence[int]) -> list[Picture]:
-    files = frame_files(source)
-    _check_range(source, numbers, len(files))
+    found = frame_names(source.path)
+    places = found.numbering.places(numbers).tolist()
+    if found.numbering.runs:
+        _check_there(source, numbers, places, len(found.names))
+    else:
+        _check_range(source, numbers, len(found.names))
     size = folder_size(source)
     pictures = []
-    for number in numbers:
-        picture = read_image(files[number], size)
+    for place in places:
+        path = source.path / found.names[place]
+        picture = read_image(path, size)
         if picture is None:
-            raise VideoError(f"{files[number]}: does not decode as a picture of {size}; copy it again")
+            raise VideoError(f"{path}: does not decode as a picture of {size}; copy it again")
         pictures.append(picture)
     return pictures
+
+
+def _check_there(source: VideoSource, numbers: Sequence[int], places: Sequence[int], frames: int) -> None:
+    for number, place in zip(numbers, places, strict=True):
+        if place < 0:
+            first, last = numbering_of(source).numbers([0, frames - 1])
+            raise VideoError(
+                f"{source.path}: no frame {number}; by the names of its pictures it has {frames} frames between "
+                f"{first} and {last}"
+            )
 
 
 def kept_index(source: VideoSource) -> FrameIndex:

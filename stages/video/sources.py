@@ -11,14 +11,15 @@ file is opened but by `digest`, which reads all of it.
 import codecs
 import hashlib
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinyhd_pipe.stages.video.names import escaped
+from tinyhd_pipe.stages.video.numbers import NumberedNames, numbered_names
 from tinyhd_pipe.store.errors import VideoError
+from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
 
 VIDEO_SUFFIXES = (
     *(".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265"),
@@ -211,22 +212,45 @@ def _head(path: Path) -> bytes:
 
 
 def frame_files(source: VideoSource) -> list[Path]:
-    """The pictures of a frame folder in natural order: `frame_2.png` before `frame_10.png`.
+    """The pictures of a frame folder in their order, `frame_2.png` before `frame_10.png`; raises as `frame_names`."""
+    return [source.path / name for name in frame_names(source.path).names]
+
+
+def numbering_of(source: VideoSource) -> Numbering:
+    """The absolute numbers of a video's frames: of a file as they come, of a folder those in the names of its pictures.
+
+    Raises as `frame_names`.
+    """
+    return frame_names(source.path).numbering if source.is_frame_folder else AS_THEY_COME
+
+
+def frame_names(folder: Path) -> NumberedNames:
+    """The names of the pictures of a frame folder, in their order and with their numbers (numbers.py).
 
     Pictures that differ by their endings alone (`0001.jpg`, `0001.png`) are one frame: the lossless one is taken.
 
     Raises:
-        VideoError: the folder is gone.
+        VideoError: the folder is gone, or two of its pictures have one number.
     """
     try:
-        names = [entry.name for entry in source.path.iterdir()]
+        return numbered_names(_one_of_each(entry.name for entry in folder.iterdir()))
     except OSError as error:
-        raise VideoError(f"{source.path}: {error.strerror}; expected a folder of pictures") from error
-    return [source.path / name for name in sorted(_frames_among(names), key=_natural)]
+        raise VideoError(f"{folder}: {error.strerror}; expected a folder of pictures") from error
+    except ValueError as error:
+        raise VideoError(f"{folder}: {error}") from error
 
 
 def _frames_among(names: Sequence[str]) -> list[str]:
     """Those of these names in a folder that are frames."""
+    pictures = _one_of_each(names)
+    try:
+        return list(numbered_names(pictures).names)
+    except ValueError:  # two of one number: whoever reads the folder says so
+        return pictures
+
+
+def _one_of_each(names: Iterable[str]) -> list[str]:
+    """The pictures among these names; of two that differ by their endings alone the lossless one."""
     pictures = [name for name in names if _has_suffix(name, IMAGE_SUFFIXES) and not name.startswith(".")]
     taken: dict[str, str] = {}
     for name in sorted(pictures, key=lambda name: (IMAGE_SUFFIXES.index(Path(name).suffix.lower()), name)):
@@ -234,13 +258,10 @@ def _frames_among(names: Sequence[str]) -> list[str]:
     return list(taken.values())
 
 
-def _natural(name: str) -> tuple[list[str | int], str]:
-    # Splitting at runs of digits puts text at even and numbers at odd places, so that like meets like.
-    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))], name
-
-
 def digest(source: VideoSource) -> str:
     """SHA-256 of a video's content in hex; of a frame folder, over names, lengths and bytes in frame order.
+
+    Numbers of frames that are not their places are part of it: stores from before they counted are of other videos.
 
     Raises:
         VideoError: a file that cannot be read.
@@ -253,6 +274,8 @@ def digest(source: VideoSource) -> str:
         for path in frame_files(source):
             data = path.read_bytes()
             total.update(os.fsencode(path.name) + f"\0{len(data)}\0".encode() + data)
+        if runs := numbering_of(source).runs:
+            total.update(f"numbered {runs}".encode())
         return total.hexdigest()
     except OSError as error:
         raise VideoError(f"{source.path}: {error.strerror}; expected a video that can be read") from error
