@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyhd_pipe.stages.gaze.label_files import read_grey, read_mat
+from tinyhd_pipe.stages.gaze.label_files import picture_size, read_fixation_file, read_grey, rescaled_points
 from tinyhd_pipe.stages.video.sources import VideoSource
 
 NAMED = 5
@@ -62,14 +62,33 @@ def read_density(video: AnnotatedVideo, frame: int) -> NDArray[np.float32] | Non
 def read_fixations(video: AnnotatedVideo, frame: int) -> NDArray[np.bool_] | None:
     """Read where people looked at a frame, bool (y, x), or None where it was not recorded.
 
-    `frame` is absolute, counted from 0. A frame at which nobody looked is all False, not None. Raises
-    DataError for a file that is no picture, or a .mat file without the variable `I`.
+    `frame` is absolute, counted from 0. A frame at which nobody looked is all False, not None. Where the frame has a
+    density map they are of its size: points recorded at another one are moved. Raises DataError for a file that is no
+    picture, or a .mat file without the variable `I` or one alone.
     """
     file = video.fixations.get(frame)
     if file is None:
         return None
-    path = video.folder / file
-    return read_mat(path) if path.suffix.lower() == ".mat" else read_grey(path) > 0
+    fixations = read_fixation_file(video.folder / file)
+    density = video.density_maps.get(frame)
+    size = fixations.shape if density is None else picture_size(video.folder / density)
+    return fixations if size == fixations.shape else rescaled_points(fixations, size)
+
+
+def left_out(without_video: Sequence[str], without_maps: Sequence[str]) -> tuple[str, ...]:
+    """The lines on annotations without a video, and on videos without annotation."""
+    return tuple(
+        f"{_count(names, one)} {what}: {named(names)}"
+        for one, what, names in (
+            ("annotation", "without a video", without_video),
+            ("video", "without density maps", without_maps),
+        )
+        if names
+    )
+
+
+def _count(names: Sequence[str], one: str) -> str:
+    return f"{len(names)} {one}{'s' if len(names) > 1 else ''}"
 
 
 def named(names: Sequence[str]) -> str:

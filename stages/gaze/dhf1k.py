@@ -11,13 +11,13 @@ Cost: finding lists three folders a video (some 4 s and 50 MB for the 700 annota
 Source of the layout: Wang et al., "Revisiting video saliency prediction in the deep learning era", PAMI 2019.
 """
 
-import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, AnnotatedVideos, named
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, AnnotatedVideos, left_out
+from tinyhd_pipe.stages.gaze.label_files import PICTURES
+from tinyhd_pipe.stages.gaze.label_folders import FIXATIONS, FrameNames, has_labels, label_files
 from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
 from tinyhd_pipe.store.errors import DataError, VideoError
 
@@ -42,31 +42,26 @@ def find_dhf1k(root: Path) -> AnnotatedVideos:
         raise DataError(f"{root}: has no folder 'annotation'; give the folder that holds {LAYOUT}")
     names = sorted(path.name for path in annotation.iterdir() if path.is_dir())
     folders = _by_number(annotation, ((name, annotation / name) for name in names))
-    maps = {number: _numbered_files(folder, "maps", "png") for number, folder in folders.items()}
-    labelled = sorted(number for number, files in maps.items() if files)
+    labelled = sorted(number for number, folder in folders.items() if has_labels(folder / "maps"))
     if not labelled:
         raise DataError(f"{annotation}: no density maps in it; expected {LAYOUT}")
     sources = _sources_by_number(annotation) | _sources_by_number(root / "video")
-    found = [
-        AnnotatedVideo(sources[number], folders[number], maps[number], _find_fixations(folders[number]))
-        for number in labelled
-        if number in sources
-    ]
+    found = [_annotated(sources[number], folders[number]) for number in labelled if number in sources]
     if not found:
         raise DataError(f"{root}: no video for any of its {len(labelled)} annotations; expected {LAYOUT}")
     without_video = [folders[number].name for number in labelled if number not in sources]
     without_maps = [sources[number].id for number in sorted(sources.keys() - set(labelled))]
-    return AnnotatedVideos(
-        "dhf1k",
-        tuple(found),
-        left_out=tuple(
-            f"{len(names)} {what}: {named(names)}"
-            for what, names in (
-                ("annotations without a video", without_video),
-                ("videos without density maps", without_maps),
-            )
-            if names
-        ),
+    return AnnotatedVideos("dhf1k", tuple(found), left_out(without_video, without_maps))
+
+
+def _annotated(source: VideoSource, folder: Path) -> AnnotatedVideo:
+    """A video and its maps; those of a video file count from 1, as the data set's own do."""
+    frames = FrameNames.of(source) if source.is_frame_folder else FrameNames(1, refuses_0=True)
+    return AnnotatedVideo(
+        source,
+        folder,
+        density_maps=label_files(folder, ["maps"], PICTURES, frames),
+        fixations=label_files(folder, ["fixation/maps", "fixation"], FIXATIONS, frames),
     )
 
 
@@ -91,31 +86,3 @@ def _by_number(folder: Path, items: Iterable[tuple[str, Item]]) -> dict[int, Ite
             raise DataError(f"{folder}: {found[number][0]} and {name} are both number {number}; keep one of them")
         found[number] = (name, item)
     return {number: item for number, (_, item) in found.items()}
-
-
-def _find_fixations(folder: Path) -> dict[int, str]:
-    """Fixation maps by frame; a PNG is preferred to the .mat file of the same frame."""
-    files = _numbered_files(folder, "fixation/maps", "mat") | _numbered_files(folder, "fixation", "png")
-    return dict(sorted(files.items()))
-
-
-def _numbered_files(folder: Path, below: str, suffix: str) -> dict[int, str]:
-    """Absolute frame to file, in order: NNNN.png is frame NNNN - 1."""
-    files: dict[int, str] = {}
-    for name in _names(folder / below):
-        stem, _, ending = name.rpartition(".")
-        if ending.lower() != suffix or not stem.isdecimal():
-            continue
-        if int(stem) == 0:
-            raise DataError(f"{folder / below / name}: frames count from 1 (0001.{suffix}); renumber them")
-        # The same few names recur in every video: kept once, all of DHF1K's fit in little memory.
-        files[int(stem) - 1] = sys.intern(f"{below}/{name}")
-    return dict(sorted(files.items()))
-
-
-def _names(folder: Path) -> list[str]:
-    """Names of the files in a folder, in no order: text, since paths cost three times as much."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [entry.name for entry in entries]
