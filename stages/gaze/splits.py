@@ -50,9 +50,7 @@ def _listed(found: AnnotatedVideos, file: Path) -> tuple[AnnotatedVideo, ...]:
     wanted = [line.strip() for line in file.read_text().splitlines() if line.strip()]
     missing = [name for name in wanted if name not in by_name]
     if missing or not wanted:
-        what = (
-            f"{len(missing)} of its {len(wanted)} videos are not there: {named(missing)}" if missing else "names none"
-        )
+        what = f"{len(missing)} of its {len(wanted)} videos are missing: {named(missing)}" if missing else "names none"
         raise DataError(f"{file}: {what}; a line is a video's id, as {found.videos[0].source.id}")
     chosen = {by_name[name].source.id for name in wanted}
     return tuple(video for video in found.videos if video.source.id in chosen)

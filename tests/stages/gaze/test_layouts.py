@@ -194,7 +194,7 @@ def test_a_file_is_a_split_and_says_which_of_its_videos_are_missing(tmp_path: Pa
         "training/actioncliptrain00001_2/images",
     ]
     listed.write_text("actioncliptest00001_1\nmissing_1\nmissing_2\n")
-    with pytest.raises(DataError, match=r"split.txt: 2 of its 3 videos are not there: missing_1, missing_2; a line is"):
+    with pytest.raises(DataError, match=r"split.txt: 2 of its 3 videos are missing: missing_1, missing_2; a line is"):
         find_annotated_videos(hollywood, split=str(listed))
 
 
