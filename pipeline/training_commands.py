@@ -34,7 +34,7 @@ from tinyhd_pipe.pipeline.training_progress import training_progress
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
-    from tinyhd_pipe.stages.settings.training import StudentRecipe
+    from tinyhd_pipe.stages.settings.training import StudentRecipe, TeacherRecipe
     from tinyhd_pipe.stages.training.fitting import Fitted
     from tinyhd_pipe.stages.training.targets import Targets, TeacherMaps
 
@@ -46,6 +46,13 @@ def teacher_train(
         Path | None,
         Option(
             help="Take these HD2S weights as they are; only the file that fitting leaves means: fit.", metavar="FILE"
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        Option(
+            help="Terms of the weights, which store and students inherit; goes before the setting of that name.",
+            metavar="TERMS",
         ),
     ] = None,
     resume: Resume = False,
@@ -68,9 +75,9 @@ def teacher_train(
     from tinyhd_pipe.stages.training.processes import joined
 
     keep_freed_memory()
-    recipe = load_params(params, overrides).teacher_train
+    recipe = _licensed(load_params(params, overrides).teacher_train, licence)
     if weights is not None and weights.resolve() != (out / "best.safetensors").resolve():
-        adopted = stage.adopt_teacher(weights, out, size=recipe.size)
+        adopted = stage.adopt_teacher(weights, out, size=recipe.size, licence=recipe.licence)
         console.say(f"{adopted}: {weights} as it is; nothing was fitted")
         console.result({"best": adopted}, as_json=as_json)
         return
@@ -159,6 +166,13 @@ def student_train(
         run = shown.listening_to(replace(run, processes=processes))
         fitted = stage.student_train(targets, sources, annotated, recipe, run)
     _show_fitted(fitted, as_json=as_json)
+
+
+def _licensed(recipe: "TeacherRecipe", licence: str | None) -> "TeacherRecipe":
+    try:
+        return recipe if licence is None else replace(recipe, licence=licence)
+    except ValueError as error:
+        raise SettingError(f"--licence: {error}") from error
 
 
 def _say_kernels(device: str) -> None:
@@ -250,5 +264,5 @@ def _show_fitted(fitted: "Fitted", *, as_json: bool) -> None:
     best = next(epoch for epoch in fitted.history if epoch.epoch == fitted.best_epoch)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in (best.validation or {}).items())
     where = f"epoch {fitted.best_epoch + 1} of {len(fitted.history)}"
-    console.say(f"{fitted.best}: {where}; KL on videos left out: {scores}")
+    console.say(f"{fitted.best}: {where}; KL on videos left out: {scores}; licence: {fitted.licence}")
     console.result(fitted, as_json=as_json)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
 from tinyhd_pipe.stages.networks.inflation import start_encoder
 from tinyhd_pipe.stages.networks.layers.layout import channels_last
+from tinyhd_pipe.stages.networks.licence import Start, combined
 from tinyhd_pipe.stages.networks.network import scaling_for
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.settings.training import StudentRecipe
@@ -58,7 +59,7 @@ def student_train(
     Raises DataError when the stores hold none of the videos, WeightsError for encoder weights that are missing or of
     another network, SettingError as `fit` does.
     """
-    module, encoder_weights_sha256 = first_student(recipe)
+    module, start = first_student(recipe)
     scaling = scaling_for("tinyhd", recipe.size)
     targets = None if recipe.learn_from == "labels" else targets
     sampling = sampling_of(recipe)
@@ -91,7 +92,8 @@ def student_train(
             **(targets.facts() if targets else {"teacher": None}),
             "code": version("tinyhd-pipe"),
             "videos_sha256": _digest_of_all(learned),
-            "encoder_weights_sha256": encoder_weights_sha256,
+            "encoder_weights_sha256": start.sha256 if start else None,
+            "licence": combined([*(targets.licences if targets else ()), *([start.licence] if start else ())]),
             "recipe": {**asdict(recipe), "encoder_weights": None},  # known by its digest, wherever it lies
             "learned_from": _told(learned),
         },
@@ -129,8 +131,8 @@ def _topology(recipe: StudentRecipe) -> dict[str, Any]:
     return {name: getattr(recipe, name) for name in ("decoders", "reduction", "outputs", "d1_outputs")}
 
 
-def first_student(recipe: StudentRecipe) -> tuple[TinyHD, str | None]:
-    """The student's first weights, and the digest of the file that its encoder starts from."""
+def first_student(recipe: StudentRecipe) -> tuple[TinyHD, Start | None]:
+    """The student's first weights, and what its encoder starts from."""
     module = TinyHD(**_topology(recipe), seed=recipe.seed)
     return module, start_encoder(module.encoder, recipe.encoder_weights)
 

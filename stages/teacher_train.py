@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
 from tinyhd_pipe.stages.networks.hd2s import HD2S
+from tinyhd_pipe.stages.networks.licence import NONE_STATED, licence_of
 from tinyhd_pipe.stages.networks.network import Size, scaling_for
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.settings.training import TeacherRecipe
@@ -55,7 +56,8 @@ def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: 
             "kind": "hd2s",
             "width": recipe.width,
             "size": list(recipe.size),
-            "recipe": asdict(recipe),
+            "recipe": {**asdict(recipe), "licence": None},  # a fact of its own
+            "licence": recipe.licence or NONE_STATED,
             "code": version("tinyhd-pipe"),
             "learned_from": [video.source.id for video in learned],
         },
@@ -67,14 +69,22 @@ def _terms(logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     return {"density": teacher_loss(logits, batch.density[:, 0])}
 
 
-def adopt_teacher(weights: Path, out: Path, *, size: Size) -> Path:
+def adopt_teacher(weights: Path, out: Path, *, size: Size, licence: str | None = None) -> Path:
     """Take published HD2S weights instead of fitting: leave them, with their facts, as `best.safetensors` in `out`.
+
+    Their terms are those of the file, or `licence` where their owner gives others.
 
     Raises WeightsError when the file is missing, unsafe or not HD2S.
     """
     read = read_weights(weights)
     module = HD2S.from_state_dict(read.state)
     out.mkdir(parents=True, exist_ok=True)
-    facts = {"kind": "hd2s", "width": module.width, "size": list(size), "taken_from_sha256": read.sha256}
+    facts = {
+        "kind": "hd2s",
+        "width": module.width,
+        "size": list(size),
+        "taken_from_sha256": read.sha256,
+        "licence": licence or licence_of("hd2s", read, width=module.width),
+    }
     write_weights(out / "best.safetensors", read.state, facts)
     return out / "best.safetensors"

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tinyhd_pipe.stages.networks.licence import Start, licence_of_start
 from tinyhd_pipe.stages.networks.mobilenet import LAST, STAGES, STEM, MobileNetV2
 from tinyhd_pipe.stages.networks.weights import read_weights
 from tinyhd_pipe.store.errors import WeightsError
@@ -68,13 +69,13 @@ def _layers() -> tuple[Layer, ...]:
 LAYERS = _layers()
 
 
-def start_encoder(encoder: MobileNetV2, path: Path | None) -> str | None:
+def start_encoder(encoder: MobileNetV2, path: Path | None) -> Start | None:
     """Let an encoder start from a file of image weights, read without running code; None leaves it as it is.
 
     Arguments:
         path: MobileNetV2 of width 1 in torchvision's format (`features.0.0.weight`, ...); its classifier is not used.
 
-    Returns the SHA-256 of the file, which belongs to the facts of what is trained from it.
+    Returns the SHA-256 of the file and its terms, which belong to the facts of what is trained from it.
 
     Raises WeightsError for a file that is missing, unsafe, or of another network.
     """
@@ -83,7 +84,7 @@ def start_encoder(encoder: MobileNetV2, path: Path | None) -> str | None:
     weights = read_weights(path)
     _refuse_other_networks(path, weights.state)
     encoder.load_state_dict(inflated(weights.state, encoder))
-    return weights.sha256
+    return Start(weights.sha256, licence_of_start(weights))
 
 
 def inflated(state: Mapping[str, Tensor], encoder: MobileNetV2) -> dict[str, Tensor]:

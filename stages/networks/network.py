@@ -10,7 +10,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.networks.hd2s import HD2S, round_weights
 from tinyhd_pipe.stages.networks.layers.layout import channels_last, contiguous
+from tinyhd_pipe.stages.networks.licence import licence_of
 from tinyhd_pipe.stages.networks.precision import Choice, by_rule, units_of
 from tinyhd_pipe.stages.networks.precision import Precision as Precision
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
@@ -28,15 +29,11 @@ from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.store.errors import SettingError, WeightsError
 
 Kind = Literal["hd2s", "tinyhd"]
+KINDS = get_args(Kind)
 Size = tuple[int, int]
 
 PROVENANCE = ("precision_chosen", "batch", "torch", "licence")
 """Facts that are worth keeping, and that two dumps into one store may differ in."""
-
-LICENCES: Mapping[Kind, str] = {
-    "hd2s": "CC BY-NC 4.0 (published HD2S code and weights)",
-    "tinyhd": "none stated (published TinyHD code and weights)",
-}
 
 
 @dataclass(frozen=True)
@@ -194,7 +191,7 @@ def load_teacher(
 
     Raises WeightsError for a file that is missing, unsafe or of another network.
     """
-    if kind not in LICENCES:
+    if kind not in KINDS:
         raise SettingError(f"teacher {kind!r} is not known: use hd2s or tinyhd")
     kind = cast(Kind, kind)
     read = read_weights(weights)
@@ -263,7 +260,7 @@ def ready(
             "precision_chosen": choice.reason,
             "batch": batch,
             "torch": torch.__version__,
-            "licence": LICENCES[kind],
+            "licence": licence_of(kind, weights, width=module.width if isinstance(module, HD2S) else 1.0),
         },
     )
 

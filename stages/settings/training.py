@@ -81,6 +81,12 @@ class TeacherRecipe(Recipe):
     optimiser: Optimiser = "adam"
     learning_rate: Positive = 1e-3
     weight_decay: Annotated[float, Ge(0)] = 2e-7
+    licence: Annotated[str, MinLen(1)] | None = None
+    """terms under which the fitted weights may be handed on, which store and students inherit; or use --licence"""
+
+    def __post_init__(self) -> None:
+        if self.licence is not None and not (self.licence.strip() and self.licence.isprintable()):
+            raise ValueError(f"licence {self.licence!r}: expected one line of text")
 
 
 @dataclass(frozen=True)

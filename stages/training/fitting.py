@@ -40,6 +40,8 @@ class Fitted:
     best_epoch: int
     history: tuple[EpochReport, ...]
     seconds: float
+    licence: str
+    """Terms under which the weights may be handed on."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,13 @@ def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
 
     if stand.best_epoch < 0:
         raise SettingError(f"{run.out}: no epoch had a finite validation score; lower the learning rate")
-    return Fitted(run.out / "best.safetensors", stand.best_epoch, tuple(stand.history), time.monotonic() - started)
+    return Fitted(
+        best=run.out / "best.safetensors",
+        best_epoch=stand.best_epoch,
+        history=tuple(stand.history),
+        seconds=time.monotonic() - started,
+        licence=objective.facts["licence"],
+    )
 
 
 def _epoch(work: _Work) -> None:

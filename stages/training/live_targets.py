@@ -93,6 +93,11 @@ class LiveTargets:
         return sorted(self.rows)
 
     @property
+    def licences(self) -> list[str]:
+        """Terms of the teacher's weights."""
+        return [str(self.teacher.facts["licence"])]
+
+    @property
     def urls(self) -> str:
         return f"the {self.teacher.kind} teacher"
 

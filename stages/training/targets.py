@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import rel_entr
 
 from tinyhd_pipe.stages.networks.levels import CONSPICUITY, FINAL, levels_of, plain_level
+from tinyhd_pipe.stages.networks.licence import NONE_STATED
 from tinyhd_pipe.store.errors import DataError, SettingError
 from tinyhd_pipe.store.manifest import VideoRow
 from tinyhd_pipe.store.reader import Store
@@ -36,6 +37,8 @@ class TeacherMaps(Protocol):
     def every(self) -> int: ...
     @property
     def videos(self) -> list[str]: ...
+    @property
+    def licences(self) -> list[str]: ...
     def video(self, video: str, /) -> VideoRow: ...
     def read(
         self, video: str, frames: Any, /, *, size: tuple[int, int], mirrored: bool = False, density: Density = None
@@ -100,6 +103,11 @@ class Targets:
     def budget(self) -> float:
         """Mean KL(live ‖ stored) of a map, nats, as the least faithful store declares it."""
         return max(store.description.budget for store in self.stores)
+
+    @property
+    def licences(self) -> list[str]:
+        """Terms of each store's maps, which are those of its teacher's weights."""
+        return [store.description.provenance.get("licence", NONE_STATED) for store in self.stores]
 
     @property
     def urls(self) -> str:

@@ -1,0 +1,72 @@
+"""From a teacher's weights file its terms go into the store, and from there into its students."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.moving_dot import SIZE, make_data
+from tinyhd_pipe.pipeline.app import run
+from tinyhd_pipe.stages.networks.hd2s import HD2S
+from tinyhd_pipe.stages.networks.network import load_student
+from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
+from tinyhd_pipe.store import open_store
+
+SMALL = ("epochs=1", "validation_clips=1", f"size={list(SIZE)}", "validation_share=0.5")
+TERMS = "CC BY 4.0 (Example Lab)"
+
+
+def _settings(stage: str, *settings: str) -> list[str]:
+    return ["--set", *(f"{stage}.{setting}" for setting in (*SMALL, *settings))]
+
+
+def _run(*arguments: object) -> int:
+    return run([*map(str, arguments), "--device", "cpu", "--json"])
+
+
+def _fit(data: Path, out: Path, *more: str) -> int:
+    return _run("teacher-train", "--data", data, "--out", out, *more, *_settings("teacher_train", "width=0.0625"))
+
+
+def _dump(data: Path, store: Path, weights: Path) -> dict[str, object]:
+    where = ("--videos", data / "video", "--store", store, "--weights", weights)
+    assert _run("teacher-dump", *where, "--set", "teacher_dump.fidelity=0.01") == 0
+    return dict(open_store(store).description.provenance)
+
+
+def test_an_owners_terms_reach_store_and_student(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_data(tmp_path, videos=2)
+    assert _fit(tmp_path, tmp_path / "teacher", "--licence", TERMS) == 0
+    assert json.loads(capsys.readouterr().out)["licence"] == TERMS
+    best = tmp_path / "teacher/best.safetensors"
+    assert read_weights(best).facts["licence"] == TERMS
+    assert _dump(tmp_path, tmp_path / "maps.zarr", best)["licence"] == TERMS
+    assert run(["store", "info", str(tmp_path / "maps.zarr")]) == 0
+    assert TERMS in capsys.readouterr().err
+    learned = ("--store", tmp_path / "maps.zarr", "--videos", tmp_path / "video", "--out", tmp_path / "student")
+    assert _run("student-train", *learned, *_settings("student_train", "reduction=4", "decoders=[d1]")) == 0
+    student = tmp_path / "student/best.safetensors"
+    assert read_weights(student).facts["licence"] == TERMS
+    assert load_student(student).facts["licence"] == TERMS, "which its own store would carry"
+
+
+def test_nothing_is_claimed_for_a_teacher_whose_owner_said_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_data(tmp_path, videos=2)
+    assert _fit(tmp_path, tmp_path / "teacher") == 0
+    best = tmp_path / "teacher/best.safetensors"
+    assert read_weights(best).facts["licence"] == "none stated"
+    assert _dump(tmp_path, tmp_path / "maps.zarr", best)["licence"] == "none stated"
+    assert _fit(tmp_path, tmp_path / "teacher", "--licence", "", "--overwrite") == 2
+    assert "--licence: licence '': expected one line of text" in capsys.readouterr().err
+
+
+def test_an_owner_gives_terms_to_weights_that_were_fitted_elsewhere(tmp_path: Path) -> None:
+    make_data(tmp_path, videos=2)
+    write_weights(tmp_path / "w.safetensors", HD2S(width=0.0625).state_dict(), {})
+    taken = ("--weights", str(tmp_path / "w.safetensors"))
+    assert _fit(tmp_path, tmp_path / "plain", *taken) == 0
+    assert _fit(tmp_path, tmp_path / "owned", *taken, "--licence", TERMS) == 0
+    licences = [read_weights(tmp_path / out / "best.safetensors").facts["licence"] for out in ("plain", "owned")]
+    assert licences == ["none stated", TERMS]
