@@ -13,7 +13,15 @@ from typing import Annotated
 
 import typer
 
-from tinyhd_pipe.pipeline import bench_commands, commands, console, dump_command, store_commands, training_commands
+from tinyhd_pipe.pipeline import (
+    bench_commands,
+    commands,
+    console,
+    data_commands,
+    dump_command,
+    store_commands,
+    training_commands,
+)
 from tinyhd_pipe.pipeline.options import Command, Group
 from tinyhd_pipe.store.errors import SettingError, TinyHDError
 
@@ -36,6 +44,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name, cls=Command)(_command)
+app.add_typer(data_commands.app, name="data")
 app.add_typer(store_commands.app, name="store")
 app.add_typer(bench_commands.app, name="bench")
 

@@ -18,6 +18,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
+from tinyhd_pipe.stages.settings.from_gaze import FromGazeOptions
 from tinyhd_pipe.stages.settings.ranges import Count, Size
 from tinyhd_pipe.stages.settings.sample_data import SampleOptions
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions, StoredLevel
@@ -69,10 +70,15 @@ class Params:
     assistant_dump: TeacherDump = field(default_factory=TeacherDump)
     student_train: StudentRecipe = field(default_factory=StudentRecipe)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+    from_gaze: FromGazeOptions = field(default_factory=FromGazeOptions)
 
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-for _group in (Params, Data, SampleOptions, TeacherRecipe, TeacherDump, StudentRecipe, EvaluateOptions, StoredLevel):
+_GROUPS = (
+    *(Params, Data, SampleOptions, TeacherRecipe, TeacherDump, StudentRecipe, EvaluateOptions, StoredLevel),
+    FromGazeOptions,
+)
+for _group in _GROUPS:
     for _kind in _group.__mro__[:-1]:  # here and not in stages, which know nothing of pydantic
         _kind.__pydantic_config__ = _STRICT  # type: ignore[attr-defined]
 

@@ -1,0 +1,229 @@
+"""Make fixation and density maps, in the DHF1K layout, from tables as eye trackers export them.
+
+Tables are read a piece at a time and their rows sorted by video on disk; then each video's points become maps in one
+folder, which is there whole or not at all. The decision that is not obvious: nothing is resumed. A rerun makes the same
+bytes again in place of what is there, and an `annotation` folder that was made otherwise is refused, so what others
+recorded is never written over. Cost: 300,000 rows a second to read, and some 5 ms a frame of 640x360, on every core.
+"""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tinyhd_pipe.stages.gaze.gaze_columns import Columns
+from tinyhd_pipe.stages.gaze.gaze_maps import Gaussian, write_maps
+from tinyhd_pipe.stages.gaze.gaze_points import points_of, sigma_of
+from tinyhd_pipe.stages.gaze.gaze_table import GazeRows, read_gaze_table
+from tinyhd_pipe.stages.gaze.spilled_rows import SpilledRows
+from tinyhd_pipe.stages.gaze.video_names import VideoNames
+from tinyhd_pipe.stages.settings.from_gaze import FromGazeOptions
+from tinyhd_pipe.stages.video.frame_times import ShownFrames, shown_frames
+from tinyhd_pipe.stages.video.sources import VideoSource
+from tinyhd_pipe.store.errors import DataError, VideoError
+from tinyhd_pipe.store.whole_file import write_whole
+
+FACTS = "from_gaze.json"
+"""Beside the annotation folders: that they may be made anew, and what the last run made of what."""
+NAMED = 5
+"""Names of videos that are listed."""
+Report = Callable[[str, int, int], None]
+"""Told (what is done, how much of it, of how much)."""
+
+
+@dataclass(frozen=True)
+class FromGaze:
+    """What became of gaze tables."""
+
+    annotation: Path
+    """The folder that holds a folder for each video."""
+    videos: int
+    """Videos that have maps now."""
+    frames: int
+    """Frames of them that somebody looked at."""
+    points: int
+    """Fixations of those frames, of all observers."""
+    observers: int
+    rows: int
+    """Of all tables."""
+    left_out: Mapping[str, int]
+    """Reason to rows that gave no point for it."""
+    not_given: Sequence[str]
+    """The first names of videos in the tables that are none of those given."""
+    columns: Mapping[str, Mapping[str, str]]
+    """Table to role to the name of the column that was taken, and `export`: how the table was read."""
+    problems: Mapping[str, str]
+    """Video id to one line, for those that could not be read."""
+
+
+def from_gaze(
+    tables: Sequence[Path],
+    sources: Sequence[VideoSource],
+    out: Path,
+    options: FromGazeOptions = FromGazeOptions(),
+    *,
+    report: Report = lambda name, done, total: None,
+) -> FromGaze:
+    """Write `annotation/NNNN/{maps,fixation}` below `out` for the videos that rows of the tables are about.
+
+    NNNN is the number that the video is named by; a video without one has its own name there. Maps that earlier runs
+    made of other videos stay. Tables without a column
+    of videos are about the only one given, or the one that the table is named after.
+
+    Raises DataError for a table that cannot be read or lacks columns, for rows of which none is left, and for an
+    `annotation` folder that was not made here.
+    """
+    annotation = out / "annotation"
+    _refuse_what_is_not_ours(annotation)
+    folders = _folders(sources)
+    spilled = SpilledRows(annotation / ".rows.partial")
+    shutil.rmtree(spilled.folder, ignore_errors=True)
+    spilled.folder.mkdir(parents=True)
+    if not (annotation / FACTS).exists():
+        write_whole(annotation / FACTS, b"{}\n")
+    try:
+        names = VideoNames.of(sources)
+        columns = _spill(tables, names, spilled, options, report)
+        shown, problems = _shown([source for source in sources if source.id in set(spilled.videos())], options)
+        made = _make_maps(spilled, shown, {id_: annotation / folders[id_] for id_ in shown}, options, report)
+    finally:
+        shutil.rmtree(spilled.folder, ignore_errors=True)
+    problems |= made.problems
+    left_out = dict(sorted((reason, rows) for reason, rows in made.left_out.items() if rows))
+    if not made.points and not problems:
+        reasons = ", ".join(f"{rows} {reason}" for reason, rows in left_out.items()) or "the tables are empty"
+        raise DataError(f"{tables[0]}: no row of {spilled.rows} is left: {reasons}; {_advice(left_out, names)}")
+    result = FromGaze(
+        annotation=annotation,
+        videos=made.videos,
+        frames=made.frames,
+        points=made.points,
+        observers=len(spilled.observers),
+        rows=spilled.rows,
+        left_out=left_out,
+        not_given=names.strangers[:NAMED],
+        columns={str(table): {"export": of.export.name, **of.names} for table, of in columns.items()},
+        problems=problems,
+    )
+    facts = {
+        "settings": asdict(options),
+        **asdict(result),
+        "annotation": None,
+        "columns": list(result.columns.values()),
+    }
+    write_whole(annotation / FACTS, (json.dumps(facts, indent=1, default=dict) + "\n").encode())
+    return result
+
+
+def _refuse_what_is_not_ours(annotation: Path) -> None:
+    if annotation.exists() and not (annotation / FACTS).is_file():
+        raise DataError(
+            f"{annotation}: is there and was not made from gaze tables; give another --out, or move it away"
+        )
+
+
+def _folders(sources: Sequence[VideoSource]) -> dict[str, str]:
+    """Video id to the name of its annotation folder: its number with four digits, as DHF1K has it, or its name."""
+    folders: dict[str, str] = {}
+    for source in sources:
+        stem = source.path.stem if not source.is_frame_folder else source.path.name
+        folder = f"{int(stem):04d}" if stem.isdecimal() else stem
+        if folder in folders.values():
+            other = next(id_ for id_, of in folders.items() if of == folder)
+            raise DataError(f"{source.id} and {other} would both be annotation/{folder}; rename one of them")
+        folders[source.id] = folder
+    return folders
+
+
+def _spill(
+    tables: Sequence[Path], names: VideoNames, spilled: SpilledRows, options: FromGazeOptions, report: Report
+) -> dict[Path, Columns]:
+    """Sort the rows of all tables by video; returns what the columns of each are."""
+    sizes = [table.stat().st_size if table.is_file() else 0 for table in tables]
+    columns = {}
+    report("rows", 0, sum(sizes))
+    for number, table in enumerate(tables):
+        columns[table], pieces = read_gaze_table(table, options)
+        of_all = None if "video" in columns[table].places else names.of_table(table)
+        for piece in pieces:
+            spilled.add(piece, _ids(piece, names, of_all), table.stem)
+            report("rows", sum(sizes[:number]) + piece.read, sum(sizes))
+    return columns
+
+
+def _ids(piece: GazeRows, names: VideoNames, of_all: str | None) -> "np.ndarray[tuple[int], np.dtype[np.str_]]":
+    """(row,) the id of each row's video, "" where it was not given."""
+    if of_all is not None:
+        return np.full(len(piece.time), of_all)
+    known = {name: names.id_of(name) or "" for name in dict.fromkeys(piece.videos)}
+    return np.array([known[name] for name in piece.videos])
+
+
+def _shown(sources: Sequence[VideoSource], options: FromGazeOptions) -> tuple[dict[str, ShownFrames], dict[str, str]]:
+    """By video id: when its frames are shown, or why that cannot be told."""
+    shown, problems = {}, {}
+    for source in sources:
+        try:
+            shown[source.id] = shown_frames(source, fps=options.fps)
+        except VideoError as error:
+            problems[source.id] = str(error)
+    return shown, problems
+
+
+@dataclass
+class _Made:
+    left_out: Counter[str]
+    videos: int = 0
+    frames: int = 0
+    points: int = 0
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def _make_maps(
+    spilled: SpilledRows,
+    shown: Mapping[str, ShownFrames],
+    folders: Mapping[str, Path],
+    options: FromGazeOptions,
+    report: Report,
+) -> _Made:
+    made = _Made(Counter(spilled.left_out))
+    total = sum(of.frames for of in shown.values())
+    begun = 0
+    report("frames", 0, total)
+    for video, of in shown.items():
+        try:
+            points = points_of(*spilled.of(video), of, options)
+        except VideoError as error:
+            made.problems[video] = str(error)
+            continue
+        made.left_out.update(points.left_out)
+        if len(points.frame):
+            made.frames += write_maps(
+                folders[video],
+                points,
+                Gaussian(of.size, sigma_of(of.size, options)),
+                pool=options.pool,
+                files=options.fixations,
+                report=lambda frame, begun=begun: report("frames", begun + frame, total),  # type: ignore[misc]
+            )
+            made.points += len(points.frame)
+            made.videos += 1
+        begun += of.frames
+        report("frames", begun, total)
+    return made
+
+
+def _advice(left_out: Mapping[str, int], names: VideoNames) -> str:
+    """What to look at where nothing is left, by the reason that kept most rows out."""
+    worst = max(left_out, key=lambda reason: left_out[reason], default="")
+    if worst == "of videos that were not given":
+        return f"the tables name {', '.join(names.strangers[:NAMED])}, and given are {', '.join(names.given[:NAMED])}"
+    return {
+        "before or after the video": "is from_gaze.time_unit, time_origin or first_frame another one?",
+        "off the picture": "is from_gaze.position_unit another one, or from_gaze.picture to be set?",
+        "no fixation": "set from_gaze.saccades=true to take them all the same",
+    }.get(worst, "look at the columns that were taken, and name others with --column")
