@@ -48,6 +48,14 @@ def teacher_train(
             help="Take these HD2S weights as they are; only the file that fitting leaves means: fit.", metavar="FILE"
         ),
     ] = None,
+    kinetics: Annotated[
+        Path | None,
+        Option(
+            help="S3D's Kinetics-400 weights in the public format, from which the encoder starts, as published; goes "
+            "before the setting encoder_weights.",
+            metavar="FILE",
+        ),
+    ] = None,
     licence: Annotated[
         str | None,
         Option(
@@ -67,6 +75,7 @@ def teacher_train(
     """Fit HD2S where no published weights are at hand.
 
     tinyhd-pipe teacher-train --data data/sample/train --out runs/teacher --params params.yaml
+    tinyhd-pipe teacher-train --data dhf1k --out runs/hd2s --kinetics S3D_kinetics400.pt --licence "CC BY 4.0"
     """
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import teacher_train as stage
@@ -81,6 +90,7 @@ def teacher_train(
         console.say(f"{adopted}: {weights} as it is; nothing was fitted")
         console.result({"best": adopted}, as_json=as_json)
         return
+    recipe = _from_kinetics(recipe, kinetics)
     run = Run(
         out,
         resume=resume,
@@ -166,6 +176,17 @@ def student_train(
         run = shown.listening_to(replace(run, processes=processes))
         fitted = stage.student_train(targets, sources, annotated, recipe, run)
     _show_fitted(fitted, as_json=as_json)
+
+
+def _from_kinetics(recipe: "TeacherRecipe", kinetics: Path | None) -> "TeacherRecipe":
+    """The recipe with the file that was given; a full-width teacher without any is said to be no published one."""
+    recipe = recipe if kinetics is None else replace(recipe, encoder_weights=kinetics)
+    if recipe.encoder_weights is None and recipe.width == 1.0:
+        console.say(
+            "encoder: starts from random weights, not from Kinetics-400's as published; --kinetics FILE, or "
+            "teacher_train.encoder_weights, names S3D's in the public format"
+        )
+    return recipe
 
 
 def _licensed(recipe: "TeacherRecipe", licence: str | None) -> "TeacherRecipe":

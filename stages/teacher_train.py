@@ -14,7 +14,8 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
 from tinyhd_pipe.stages.networks.hd2s import HD2S
-from tinyhd_pipe.stages.networks.licence import NONE_STATED, licence_of
+from tinyhd_pipe.stages.networks.kinetics import start_from_kinetics
+from tinyhd_pipe.stages.networks.licence import NONE_STATED, combined, licence_of
 from tinyhd_pipe.stages.networks.network import Size, scaling_for
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.settings.training import TeacherRecipe
@@ -30,9 +31,10 @@ def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: 
     """Fit an HD2S of the recipe's width (1.0 is the published one) and leave its weights in the run's folder.
 
     `videos` are labelled clips, every k-th of which is left out for validation. Raises DataError for too few videos,
-    SettingError as `fit` does.
+    WeightsError for encoder weights that are missing or of another network, SettingError as `fit` does.
     """
     module = HD2S(width=recipe.width, seed=recipe.seed)
+    start = start_from_kinetics(module.featureExtractor, recipe.encoder_weights)
     scaling = scaling_for("hd2s", recipe.size)
     learned, left_out = leave_out([training_video(video) for video in videos], recipe.validation_share)
     sampling = Sampling(outputs=1, seed=recipe.seed)
@@ -56,8 +58,9 @@ def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: 
             "kind": "hd2s",
             "width": recipe.width,
             "size": list(recipe.size),
-            "recipe": {**asdict(recipe), "licence": None},  # a fact of its own
-            "licence": recipe.licence or NONE_STATED,
+            "encoder_weights_sha256": start.sha256 if start else None,
+            "recipe": {**asdict(recipe), "encoder_weights": None, "licence": None},  # which are facts of their own
+            "licence": combined([recipe.licence or NONE_STATED, *([start.licence] if start else ())]),
             "code": version("tinyhd-pipe"),
             "learned_from": [video.source.id for video in learned],
         },

@@ -45,12 +45,13 @@ def licence_of(kind: str, weights: Weights | None, *, width: float = 1.0) -> str
     return PUBLISHED[kind] if width == 1.0 else NONE_STATED
 
 
-def licence_of_start(weights: Weights) -> str:
-    """Terms of image or action weights that an encoder starts from: what the file says, or torchvision's."""
+def licence_of_start(weights: Weights, *, otherwise: str = f"{NONE_STATED} (encoder's first weights)") -> str:
+    """Terms of image or action weights that an encoder starts from: what the file says, torchvision's of its file, or
+    `otherwise`."""
     if "licence" in weights.facts:
         return str(weights.facts["licence"])
     published = PurePath(MOBILENET_V2).stem.rpartition("-")[2]
-    return TORCHVISION if weights.sha256.startswith(published) else f"{NONE_STATED} (encoder's first weights)"
+    return TORCHVISION if weights.sha256.startswith(published) else otherwise
 
 
 def combined(licences: Iterable[str]) -> str:

@@ -81,6 +81,8 @@ class TeacherRecipe(Recipe):
     optimiser: Optimiser = "adam"
     learning_rate: Positive = 1e-3
     weight_decay: Annotated[float, Ge(0)] = 2e-7
+    encoder_weights: Path | None = None
+    """S3D's Kinetics-400 weights in the public format, from which the encoder starts at width 1; or use --kinetics"""
     licence: Annotated[str, MinLen(1)] | None = None
     """terms under which the fitted weights may be handed on, which store and students inherit; or use --licence"""
 
