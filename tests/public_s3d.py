@@ -1,4 +1,4 @@
-"""S3D as its public file has it, in plain torch: one numbered sequence, poolings included, and its weights as a file."""
+"""S3D as its public file has it, in plain torch: one numbered sequence, poolings included, and its file."""
 
 from collections.abc import Iterator
 
