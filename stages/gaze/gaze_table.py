@@ -70,22 +70,25 @@ def read_gaze_table(path: Path, options: FromGazeOptions) -> tuple[Columns, Iter
     while iterating DataError, with the line, where it is damaged.
     """
     try:
-        file = path.open(encoding=_encoding(path), newline="")
+        with _opened(path) as file:
+            first = _header(file)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; give a table, CSV or TSV") from error
-    try:
-        first = next((line for line in file if line.strip() and not line.startswith("#")), "")
     except UnicodeDecodeError as error:
-        file.close()
         raise DataError(f"{path}: not text ({error.reason}); export the table as CSV or TSV") from error
     separator = max("\t;,", key=first.count)
     header = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
-    try:
-        columns = find_columns(header, options.columns, str(path))
-    except Exception:
-        file.close()
-        raise
-    return columns, _pieces(path, file, separator, columns, options)
+    columns = find_columns(header, options.columns, str(path))
+    return columns, _pieces(path, separator, columns, options)
+
+
+def _opened(path: Path) -> TextIO:
+    return path.open(encoding=_encoding(path), newline="")
+
+
+def _header(file: TextIO) -> str:
+    """The line that names the columns, the first one that is neither empty nor a comment; "" where there is none."""
+    return next((line for line in file if line.strip() and not line.startswith("#")), "")
 
 
 def _encoding(path: Path) -> str:
@@ -93,9 +96,10 @@ def _encoding(path: Path) -> str:
         return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
-def _pieces(path: Path, file: TextIO, separator: str, columns: Columns, options: FromGazeOptions) -> Iterator[GazeRows]:
+def _pieces(path: Path, separator: str, columns: Columns, options: FromGazeOptions) -> Iterator[GazeRows]:
     size = path.stat().st_size
-    with file:
+    with _opened(path) as file:
+        _header(file)
         reader = csv.reader(file, delimiter=separator)
         try:
             while rows := list(islice(reader, ROWS)):

@@ -105,7 +105,9 @@ def test_weights_and_clips_lie_as_the_recipe_says(memory_format: MemoryFormat) -
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # by the compiler itself
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
+)  # by the compiler itself
 def test_a_compiled_network_has_the_gradients_of_the_plain_one() -> None:
     clip, found = torch.rand(2, 3, 4, 8, 8), []
     for compiled in (False, True):
