@@ -89,9 +89,10 @@ def to_gaze(
     tinyhd-pipe data to-gaze data/dhf1k --out fixations.csv
     """
     from tinyhd_pipe.stages import to_gaze as stage
-    from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos
+    from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 
+    found = find_annotated_videos(data)
     with console.progress("videos") as advance:
-        written = stage.to_gaze(find_annotated_videos(data), out, report=advance)
+        written = stage.to_gaze(found.videos, out, report=advance)
     console.say(f"{out}: {written.points:,} fixations in {written.frames:,} frames of {written.videos} videos")
     console.result(written, as_json=as_json)

@@ -206,6 +206,7 @@ def _make_maps(
                 folders[video],
                 points,
                 Gaussian(of.size, sigma_of(of.size, options)),
+                of.labels,
                 pool=options.pool,
                 files=options.fixations,
                 report=lambda frame, begun=begun: report("frames", begun + frame, total),  # type: ignore[misc]

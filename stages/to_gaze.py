@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo, read_fixations
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, read_fixations
 from tinyhd_pipe.stages.gaze.gaze_table import new_table, write_points
 from tinyhd_pipe.store.errors import DataError
 

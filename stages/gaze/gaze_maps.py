@@ -10,7 +10,7 @@ time, and a video's folder is written beside and renamed. Frames that nobody loo
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,8 @@ TRUNCATE = 4.0
 """Standard deviations at which the Gaussian is cut off."""
 Files = Literal["png", "mat", "both"]
 Floats = NDArray[np.float64]
+Pixels = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""y and x, (point,) each."""
 
 
 class Gaussian:
@@ -51,6 +53,7 @@ def write_maps(
     folder: Path,
     points: Points,
     gaussian: Gaussian,
+    labels: Sequence[str],
     *,
     pool: int,
     files: Files,
@@ -58,8 +61,9 @@ def write_maps(
 ) -> int:
     """Write all maps of a video into `folder`, in place of what is there; returns how many frames have fixations.
 
-    A frame's density map is of the points of `pool` frames, its own in the middle. `report` is told which frame comes
-    next. Raises OSError where the disk is full; what was there is then still there.
+    A frame's density map is of the points of `pool` frames, its own in the middle. `labels` (frame,) are the names of
+    files. `report` is told which frame was written last. Raises OSError where the disk is full; what was there is then
+    still there.
     """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
@@ -67,12 +71,13 @@ def write_maps(
         (beside / name).mkdir(parents=True, exist_ok=True)
     looked_at, reach = np.unique(points.frame), pool // 2
     near = np.unique((looked_at[:, None] + np.arange(-reach, reach + 1)).ravel())
-    near = near[(near >= 0) & (near < points.frames)]
+    near = near[(near >= 0) & (near < len(labels))]
 
     def write(frame: int) -> int:
-        _write_png(beside / "maps" / f"{frame + 1:04d}.png", _as_8_bit(gaussian.density(*points.of(frame, reach))))
-        if frame in looked_at:
-            _write_fixations(beside / "fixation", frame, points, gaussian.size, files)
+        name = labels[frame]
+        _write_png(beside / "maps" / f"{name}.png", _as_8_bit(gaussian.density(*points.of(frame, reach))))
+        if len(points.of(frame)[0]):
+            _write_fixations(beside / "fixation", name, points.of(frame), gaussian.size, files)
         return frame
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -87,13 +92,13 @@ def _as_8_bit(density: Floats) -> NDArray[np.uint8]:
     return np.rint(density * 255).astype(np.uint8)
 
 
-def _write_fixations(folder: Path, frame: int, points: Points, size: tuple[int, int], files: Files) -> None:
+def _write_fixations(folder: Path, name: str, at: Pixels, size: tuple[int, int], files: Files) -> None:
     fixations = np.zeros(size, np.uint8)
-    fixations[points.of(frame)] = 255
+    fixations[at] = 255
     if files != "mat":
-        _write_png(folder / f"{frame + 1:04d}.png", fixations)
+        _write_png(folder / f"{name}.png", fixations)
     if files != "png":
-        (folder / "maps" / f"{frame + 1:04d}.mat").write_bytes(_as_mat(fixations))
+        (folder / "maps" / f"{name}.mat").write_bytes(_as_mat(fixations))
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:

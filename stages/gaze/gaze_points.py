@@ -33,12 +33,10 @@ class Points:
     """Where people looked in one video."""
 
     frame: NDArray[np.int64]
-    """(point,) counted from 0, ascending."""
+    """(point,) place of the frame in its video, ascending."""
     y: NDArray[np.int64]
     """(point,) pixel of the video."""
     x: NDArray[np.int64]
-    frames: int
-    """Of the video."""
     left_out: Counter[str]
     """Reason to how many rows it has kept out."""
 
@@ -78,7 +76,7 @@ def points_of(rows: Rows, onsets: NDArray[np.float64], shown: ShownFrames, optio
     starts = np.repeat(np.cumsum(lasting) - lasting, lasting)
     frames = np.repeat(first, lasting) + np.arange(lasting.sum()) - starts
     order = np.argsort(frames, kind="stable")
-    return Points(frames[order], np.repeat(y, lasting)[order], np.repeat(x, lasting)[order], shown.frames, left_out)
+    return Points(frames[order], np.repeat(y, lasting)[order], np.repeat(x, lasting)[order], left_out)
 
 
 def _without_repeated(rows: Rows) -> Rows:
@@ -95,18 +93,20 @@ def _without_repeated(rows: Rows) -> Rows:
 def _frames(
     rows: Rows, onsets: NDArray[np.float64], shown: ShownFrames, options: FromGazeOptions
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(row,) the first frame and the last one that each row is about; -1 and beyond the last are outside the video."""
+    """(row,) places of the first frame and the last one that each row is about; outside the video none is between."""
+    number, last_number = rows["frame"] - options.first_frame, rows["last_frame"] - options.first_frame
+    numbered = np.isfinite(number)
+    place = np.searchsorted(shown.numbers, np.where(numbered, number, 0))
     time = rows["time"] - np.where(rows["from_first"], onsets[rows["observer"]], 0.0)
-    numbered = np.isfinite(rows["frame"])
-    number = np.where(numbered, rows["frame"] - options.first_frame, -1).astype(np.int64)
-    first = np.where(numbered, number, shown.at(np.where(np.isfinite(time), time, -1.0)))
-    begins = np.where(numbered, shown.starts[first.clip(0, shown.frames)], time)
+    begins = np.where(numbered, shown.starts[place], time)
+    first = np.where(numbered, place, shown.at(np.where(np.isfinite(begins), begins, -1.0)))
     ends = begins + np.where(rows["duration"] > 0, rows["duration"], 0.0)
     last = np.searchsorted(shown.starts, np.where(np.isfinite(ends), ends, -1.0), side="left") - 1
-    last = np.where(last >= shown.frames, shown.frames - 1, last)
-    said = np.isfinite(rows["last_frame"])
-    last = np.where(said, np.where(said, rows["last_frame"], 0).astype(np.int64) - options.first_frame, last)
-    return first, np.maximum(first, last)
+    last = np.maximum(first, np.minimum(last, shown.frames - 1))
+    by_number = np.where(np.isfinite(last_number), last_number, number)
+    last = np.where(np.isfinite(last_number), np.searchsorted(shown.numbers, by_number, side="right") - 1, last)
+    there = ~numbered | (np.searchsorted(shown.numbers, by_number, side="right") > place)
+    return first, np.where(there, last, -1)  # a number between those of two pictures is none's
 
 
 def _pixels(rows: Rows, size: tuple[int, int], options: FromGazeOptions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -8,13 +8,14 @@ are read and nothing is decoded, 5 ms for 800 frames of 640x360.
 
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import PurePath
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyhd_pipe.stages.video.decoding import opened, probe
-from tinyhd_pipe.stages.video.sources import VideoSource, frame_files
+from tinyhd_pipe.stages.video.sources import VideoSource, frame_names
 from tinyhd_pipe.store.errors import VideoError
 
 
@@ -28,15 +29,20 @@ class ShownFrames:
     """(frame + 1,) seconds from the first frame at which each is first shown, and at its end the end of the last."""
     size: tuple[int, int]
     """(y, x) of the upright picture, pixels."""
+    numbers: NDArray[np.int64]
+    """(frame,) their absolute numbers, which rise."""
+    labels: tuple[str, ...]
+    """(frame,) what a file about each frame is called, without its ending: as the pictures of a folder, else its number
+    from 1."""
     timed: bool = True
     """False where nothing says how fast the video is shown: `starts` are frames then."""
 
     @property
     def frames(self) -> int:
-        return len(self.starts) - 1
+        return len(self.numbers)
 
     def at(self, seconds: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The frames that are shown at these times; -1 before the first, `frames` after the last."""
+        """The places of the frames that are shown at these times; -1 before the first, `frames` after the last."""
         return np.searchsorted(self.starts, seconds, side="right") - 1
 
 
@@ -52,11 +58,25 @@ def shown_frames(source: VideoSource, *, fps: float | None = None) -> ShownFrame
     size = (facts.height, facts.width)
     rate = fps or facts.fps
     times = None if source.is_frame_folder else _times_of_packets(source)
-    count = len(frame_files(source)) if times is None else len(times)
+    numbers, labels = _names_of_folder(source) if times is None else _names_of_file(len(times))
+    starts = np.append(numbers, numbers[-1] + 1) / (rate or 1.0)
     if times is not None and fps is None and _increases(times):
-        last = np.median(np.diff(times)) if count > 1 else 1 / (rate or 30.0)
-        return ShownFrames(str(source.path), np.append(times, times[-1] + last), size)
-    return ShownFrames(str(source.path), np.arange(count + 1) / (rate or 1.0), size, timed=rate is not None)
+        last = np.median(np.diff(times)) if len(times) > 1 else 1 / (rate or 30.0)
+        starts = np.append(times, times[-1] + last)
+    return ShownFrames(str(source.path), starts, size, numbers, labels, timed=rate is not None)
+
+
+def _names_of_file(frames: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    return np.arange(frames), tuple(f"{frame + 1:04d}" for frame in range(frames))
+
+
+def _names_of_folder(source: VideoSource) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Numbers and names as maps of its pictures must have them to be found again."""
+    found = frame_names(source.path)
+    numbers = found.numbering.numbers(np.arange(len(found.names)))
+    if not found.numbered:
+        return numbers, tuple(PurePath(name).stem for name in found.names)
+    return numbers, tuple(f"{number + found.base:04d}" for number in numbers.tolist())
 
 
 def _increases(times: NDArray[np.float64]) -> bool:

@@ -29,10 +29,11 @@ from tests.gaze_exports import (
 from tests.gaze_exports import plain as plain_table
 from tinyhd_pipe.stages.from_gaze import FromGaze, from_gaze
 from tinyhd_pipe.stages.gaze import gaze_table
-from tinyhd_pipe.stages.gaze.dhf1k import find_annotated_videos, read_density, read_fixations
+from tinyhd_pipe.stages.gaze.annotated import read_density, read_fixations
+from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 from tinyhd_pipe.stages.settings.from_gaze import FromGazeOptions
 from tinyhd_pipe.stages.to_gaze import to_gaze
-from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
+from tinyhd_pipe.stages.video.sources import VideoSource, find_videos, frame_names
 from tinyhd_pipe.stages.video.writing import write_video
 from tinyhd_pipe.store.errors import DataError, SettingError
 
@@ -186,7 +187,7 @@ def test_a_density_map_is_scipys_gaussian_of_the_points_of_the_pooled_frames(
 def find_annotated_videos_of(out: Path, videos: list[VideoSource]) -> Any:
     if not (out / "video").exists():
         (out / "video").symlink_to(videos[0].path.parent)
-    return find_annotated_videos(out)
+    return find_annotated_videos(out).videos
 
 
 def test_degrees_are_pixels_of_the_video_by_the_geometry_of_the_screen(
@@ -220,7 +221,7 @@ def test_a_table_of_fixation_maps_gives_them_back(
         Image.fromarray(np.full((*SIZE, 3), 90, np.uint8)).save(frames / f"{frame + 1:04d}.png")
         for name in ("fixation", "maps"):
             Image.fromarray(255 * looked_at.astype(np.uint8)).save(annotation / name / f"{frame + 1:04d}.png")
-    written = to_gaze(find_annotated_videos(root), root / "gaze.csv")
+    written = to_gaze(find_annotated_videos(root).videos, root / "gaze.csv")
     assert written.points == maps.sum()
     back = root / "back"
     from_gaze([root / "gaze.csv"], find_videos([root / "video"]), back)
@@ -271,6 +272,33 @@ def test_a_column_of_no_role_is_refused(videos: list[VideoSource], tmp_path: Pat
         _make("video,time,x,y\n", videos, tmp_path, FromGazeOptions(columns={"z": "x"}))
     with pytest.raises(DataError, match="--column x=GX: no such column"):
         _make("video,time,x,y\n", videos, tmp_path, FromGazeOptions(columns={"x": "GX"}))
+
+
+@pytest.mark.parametrize(
+    ("names", "frame", "place"),
+    [
+        (["0010.png", "0011.png", "0013.png"], 12, 2),  # no 0012: frame 11 is not there
+        (["f_0.png", "f_5.png", "f_10.png"], 5, 1),
+        (["cat.png", "dog.png", "eel.png"], 1, 1),
+    ],
+)
+def test_maps_of_a_folder_of_frames_are_found_by_the_numbers_in_their_names(
+    names: list[str], frame: int, place: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "video/001"
+    folder.mkdir(parents=True)
+    for name in names:
+        Image.fromarray(np.full((*SIZE, 3), 90, np.uint8)).save(folder / name)
+    table = f"frame,x,y\n{frame},3,4\n11,5,6\n999,7,8\n"
+    made = _make(table, find_videos([tmp_path / "video"]), tmp_path, FromGazeOptions())
+    (video,) = find_annotated_videos(tmp_path).videos
+    missing = 3 - len(video.fixations)
+    assert made.left_out == {"before or after the video": missing}
+    assert frame in video.fixations
+    looked_at = read_fixations(video, frame)
+    assert looked_at is not None
+    assert np.argwhere(looked_at).tolist() == [[4, 3]]
+    assert frame_names(folder).numbering.numbers([place]).tolist() == [frame]
 
 
 def test_frames_without_a_rate_need_one_for_times_and_none_for_frame_numbers(tmp_path: Path) -> None:

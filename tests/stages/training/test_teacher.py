@@ -10,7 +10,7 @@ import torch
 from tests.moving_dot import SIZE, make_data
 from tests.public_s3d import PublicS3D
 from tinyhd_pipe.stages import teacher_train as verb
-from tinyhd_pipe.stages.gaze.dhf1k import AnnotatedVideo
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
 from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.weights import read_weights
 from tinyhd_pipe.stages.settings.training import TeacherRecipe
