@@ -19,6 +19,7 @@ from tinyhd_pipe.pipeline import (
     console,
     data_commands,
     dump_command,
+    evaluate_command,
     store_commands,
     training_commands,
 )
@@ -38,7 +39,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "teacher-train": training_commands.teacher_train,
     "teacher-dump": dump_command.teacher_dump,
     "student-train": training_commands.student_train,
-    "evaluate": commands.evaluate,
+    "evaluate": evaluate_command.evaluate,
     "params": commands.show_params,
     "env": commands.show_environment,
 }
@@ -90,7 +91,9 @@ def run(arguments: list[str]) -> int:
         return _complain(f"{error.filename or 'output'}: {error.strerror}", 1)
     if code == INTERRUPTED:  # which is also what Typer makes of Ctrl-C inside a command
         word, code = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
-        return _complain(f"{word}; what was finished is kept: the same command goes on, training with --resume", code)
+        return _complain(
+            f"{word}; what was finished is kept: the same command goes on, training and evaluation with --resume", code
+        )
     return code if isinstance(code, int) else 0
 
 

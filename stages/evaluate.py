@@ -1,111 +1,151 @@
-"""Compare networks with what people looked at: five figures for teacher, student and two baselines, and a sixth that
-asks no truth: what share of a map's peaks is saturated.
+"""Compare whatever has maps with what people looked at: networks, stores, maps of others, and baselines, side by side.
 
-Figures are means over frames, as DHF1K's official code takes them; predictions are brought to the size of the truth,
-never the reverse. Two rows are always in the table, because a network must be seen to beat them: a centred Gaussian
-(gaze is biased to the centre), and the first network shown each frame standing still (what motion is worth). Cost:
-the networks' own, the first one's once more, and about 10 ms of metrics for a frame of 360x640.
+Figures follow a named protocol (gaze/protocols.py), DHF1K's by default; predictions are brought to the size of the
+truth, never the reverse. A centred Gaussian is always in the table, because a network must be seen to beat it (gaze is
+biased to the centre). The decision that is not obvious: all rows are over the same frames. What one contender has no
+map of is left out of all rows, counted, and said, as is what cannot be compared at all.
+
+Cost: the networks' own, run as a dump runs them, and some 20 ms of metrics for a frame of 360x640, side by side.
 """
 
-import csv
-import json
-import math
-import re
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from io import StringIO
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyhd_pipe.stages.gaze import metrics
-from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, read_density, read_fixations
-from tinyhd_pipe.stages.networks.inference import clip_of, predict, predict_frame, scaled_frames
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, read_density
+from tinyhd_pipe.stages.gaze.figures import ByVideo, Evaluation, summary
+from tinyhd_pipe.stages.gaze.kept_scores import ByFrame, KeptScores
+from tinyhd_pipe.stages.gaze.metrics import resize_prediction
+from tinyhd_pipe.stages.gaze.scoring import Scores, Scoring
+from tinyhd_pipe.stages.gaze.truth import Comparable, LeftOut
 from tinyhd_pipe.stages.networks.network import Network
+from tinyhd_pipe.stages.networks.overlap import cores, in_parallel
+from tinyhd_pipe.stages.networks.prediction import predict_frame
 from tinyhd_pipe.stages.pictures.sheets import colour, sheet
+from tinyhd_pipe.stages.predictions.contender import Contender
 from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
-from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.index import frame_numbers, read_frames
-from tinyhd_pipe.stages.video.sources import numbering_of
 from tinyhd_pipe.store.errors import DataError, VideoError
-from tinyhd_pipe.store.whole_file import write_whole
-
-METRICS = ("CC", "SIM", "NSS", "AUC-J", "KLD", "saturated")
-CENTRE = "centre prior"
-STILL = "{}, still frames"
-Scores = dict[str, float]
-Predictions = Iterator[tuple[int, NDArray[np.float32] | None]]
-"""(absolute frame, map); None stands for the centred Gaussian."""
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Figures of every network on every video."""
+class Watch:
+    """How an evaluation is watched, and what it leaves while it runs."""
 
-    mean: Mapping[str, Scores]
-    """name -> metric -> mean over all frames where the metric exists."""
-    videos: Mapping[str, Mapping[str, Scores]]
-    """name -> video id -> metric -> mean over that video's frames."""
-    frames: int
-    """Frames that were compared."""
-    problems: Mapping[str, str] = field(default_factory=dict)
-    """Video id -> one line, for those that could not be scored at all, which are in no figure, and for those that end
-    early, whose frames before that are."""
+    report: Callable[[str, int, int], None] = lambda name, done, total: None
+    """Told (row, videos done, videos in all), over all rows of the table."""
+    kept: Path | None = None
+    """Folder of scores that are kept, and taken where they are there."""
+    frames: Callable[[Mapping[str, ByVideo]], None] = lambda scored: None
+    """Given the scores of every frame at the end: name -> video -> frame -> metric."""
 
 
 def evaluate(
     videos: Sequence[AnnotatedVideo],
-    networks: Mapping[str, Network],
+    contenders: Sequence[Contender],
     options: EvaluateOptions = EvaluateOptions(),
-    *,
-    baselines: bool = True,
-    report: Callable[[str, int, int], None] = lambda name, done, total: None,
+    watch: Watch = Watch(),
 ) -> Evaluation:
-    """Score networks, and two baselines, on annotated videos.
+    """Score contenders on annotated videos.
 
     Arguments:
-        networks: name -> network, at least one; the first one is shown still frames as well.
-        options: frames between two that are compared, and the seed of AUC-Judd's tie-breaking noise, which is a
-            function of it, the video and the frame.
-        baselines: whether the two baselines have rows as well.
-        report: told (row, videos done, videos in all), over all rows of the table.
+        contenders: at least one, of different names; `with_baselines` lines them up.
 
-    A video that cannot be read, or whose annotation cannot, is listed and left out of every row; the others are scored.
-    Raises DataError when no frame of the videos has a density map and fixations, or none can be read.
+    A video that cannot be read is listed and left out of every row; the others are scored. So is a frame whose
+    annotation cannot be read, is empty, or has no frame in the video.
+    Raises DataError when no frame of the videos can be compared.
     """
-    first, network = next(iter(networks.items()))
+    scoring = Scoring.of(videos, options)
+    scored: dict[str, dict[str, ByFrame]] = {contender.name: {} for contender in contenders}
+    left_out: list[LeftOut] = []
     problems: dict[str, str] = {}
-    rows: dict[str, Callable[[AnnotatedVideo, int], Predictions]] = {
-        **{name: partial(_moving, network) for name, network in networks.items()},
-        **({STILL.format(first): partial(_still, network, problems), CENTRE: _centred} if baselines else {}),
-    }
-    scores: dict[str, dict[str, list[Scores]]] = {name: {} for name in rows}
-    failed: dict[str, str] = {}
-    for row, (name, predictions) in enumerate(rows.items()):
-        for done, video in enumerate(videos, start=1):
-            if video.source.id not in failed:
-                try:
-                    scores[name][video.source.id] = list(
-                        _scores(video, predictions(video, options.every), options.seed)
-                    )
-                except (VideoError, DataError) as error:
-                    failed[video.source.id] = str(error)
-            report(name, row * len(videos) + done, len(rows) * len(videos))
-    scores = {name: {key: s for key, s in by_video.items() if key not in failed} for name, by_video in scores.items()}
-    frames = sum(map(len, scores[first].values()))
-    if not frames:
-        reason = next(iter(failed.values()), "no frame has a density map; check the annotation folder")
-        raise DataError(f"{len(videos)} videos: {reason}")
-    return Evaluation(
-        mean={name: _mean([s for scored in by_video.values() for s in scored]) for name, by_video in scores.items()},
-        videos={name: {key: _mean(scored) for key, scored in by_video.items()} for name, by_video in scores.items()},
-        frames=frames,
-        problems={**problems, **failed},
-    )
+    for done, video in enumerate(videos):
+        work = _VideoWork(contenders, scoring, watch, done, len(videos))
+        try:
+            looked_at, problem = _look_at(video, scoring, options)
+            left_out += looked_at.left_out
+            answers = work.scores(looked_at) if looked_at.frames else {}
+        except (VideoError, DataError) as error:
+            problems[video.source.id] = str(error)
+            continue
+        if problem:
+            problems[video.source.id] = problem
+        common, missed = _common(looked_at, answers)
+        left_out += missed
+        if common:
+            for name, by_frame in answers.items():
+                scored[name][video.source.id] = {frame: by_frame[frame] for frame in common}
+    watch.report("", len(contenders) * len(videos), len(contenders) * len(videos))
+    if not any(scored[contenders[0].name].values()):
+        reasons = (*problems.values(), *map(str, left_out), "no frame has a density map; check the annotation folder")
+        raise DataError(f"{len(videos)} videos: {reasons[0]}")
+    watch.frames(scored)
+    return summary(scored, scoring, left_out, problems)
+
+
+def _look_at(video: AnnotatedVideo, scoring: Scoring, options: EvaluateOptions) -> tuple[Comparable, str | None]:
+    """Which frames of a video can be compared, and what of it does not decode.
+
+    It is decoded once more than its contenders decode it: of stores and pictures nothing else says how long it is.
+    """
+    decoding = decode(video.source)
+    for _ in decoding:
+        pass
+    numbers = decoding.numbering.numbers(np.arange(decoding.frames))
+    looked_at = scoring.gaze.comparable(video, numbers, first=options.first, every=options.every)
+    return looked_at, decoding.problem
+
+
+@dataclass(frozen=True)
+class _VideoWork:
+    """Everything that the work on one video needs."""
+
+    contenders: Sequence[Contender]
+    scoring: Scoring
+    watch: Watch
+    done: int
+    """Videos before this one."""
+    videos: int
+
+    def scores(self, looked_at: Comparable) -> dict[str, ByFrame]:
+        """Name -> the scores of every frame that the contender has."""
+        answers: dict[str, ByFrame] = {}
+        kept = KeptScores.of(self.watch.kept, self.scoring, looked_at) if self.watch.kept else None
+        for row, contender in enumerate(self.contenders):
+            self.watch.report(
+                contender.name, self.done * len(self.contenders) + row, self.videos * len(self.contenders)
+            )
+            found = kept.read(contender.identity) if kept else None
+            answers[contender.name] = self._of(contender, looked_at) if found is None else found
+            if kept and found is None:
+                kept.write(contender.identity, answers[contender.name])
+        return answers
+
+    def _of(self, contender: Contender, looked_at: Comparable) -> ByFrame:
+        def scores(answer: tuple[int, NDArray[np.float32] | None]) -> tuple[int, Scores]:
+            frame, saliency = answer
+            return frame, self.scoring.scores(looked_at.video, frame, saliency)
+
+        predictions = contender.maps(looked_at.video, looked_at.frames)
+        with closing(in_parallel(scores, predictions, cores())) as coming:
+            return dict(coming)
+
+
+def _common(looked_at: Comparable, answers: Mapping[str, ByFrame]) -> tuple[list[int], list[LeftOut]]:
+    """The frames that all contenders have, and what the others are left out for."""
+    frames, left_out = list(looked_at.frames), []
+    for name, by_frame in answers.items():
+        there = [frame for frame in frames if frame in by_frame]
+        if missing := len(frames) - len(there):
+            reason = f"are left out: {name} has no map of them"
+            left_out.append(LeftOut(looked_at.video.source.id, missing, len(looked_at.frames), reason))
+        frames = there
+    return frames, left_out
 
 
 def comparison_sheet(
@@ -123,79 +163,6 @@ def comparison_sheet(
         panels["truth"] = np.zeros_like(picture) if truth is None else colour(truth)
         for name, network in networks.items():
             saliency = predict_frame(network, video.source, frame)
-            panels[name] = colour(metrics.resize_prediction(saliency, picture.shape[:2]))
+            panels[name] = colour(resize_prediction(saliency, picture.shape[:2]))
         drawn.append((f"{video.source.id}, frame {frame}", panels))
     return sheet(drawn, path)
-
-
-def write_figures(scored: Evaluation, out: Path) -> None:
-    """Write the figures as tables that other tools read: a file for each network, named as it is.
-
-    `metrics/NAME.json` holds the means, metric -> figure (null where it does not exist), which DVC shows as one row;
-    `videos/NAME.csv` holds a row for each video (nothing where a figure does not exist). Spaces and commas of a name
-    become underscores. Files of networks that are not among these are left alone.
-    """
-    for name, mean in scored.mean.items():
-        file = re.sub(r"\W+", "_", name)
-        figures = {metric: None if math.isnan(value) else value for metric, value in mean.items()}
-        lines = StringIO()
-        table = csv.writer(lines, lineterminator="\n")
-        table.writerow(("video", *METRICS))
-        for video, scores in scored.videos[name].items():
-            table.writerow((video, *("" if math.isnan(scores[metric]) else scores[metric] for metric in METRICS)))
-        for path, text in (
-            (out / "metrics" / f"{file}.json", json.dumps(figures, indent=2) + "\n"),
-            (out / "videos" / f"{file}.csv", lines.getvalue()),
-        ):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, text.encode())
-
-
-def _scores(video: AnnotatedVideo, predictions: Predictions, seed: int) -> Iterator[Scores]:
-    """The metrics of every frame that is annotated."""
-    for frame, saliency in predictions:
-        density, fixations = read_density(video, frame), read_fixations(video, frame)
-        if density is None:
-            continue
-        noise = np.random.default_rng((seed, zlib.crc32(video.source.id.encode()), frame))
-        answered = metrics.centre_prior(density.shape) if saliency is None else saliency
-        prediction = metrics.resize_prediction(answered, density.shape)
-        yield {
-            "CC": metrics.cc(prediction, density),
-            "SIM": metrics.sim(prediction, density),
-            "NSS": math.nan if fixations is None else metrics.nss(prediction, fixations),
-            "AUC-J": math.nan if fixations is None else metrics.auc_judd(prediction, fixations, noise),
-            "KLD": metrics.kld(prediction, density),
-            "saturated": metrics.saturated(answered),
-        }
-
-
-def _moving(network: Network, video: AnnotatedVideo, every: int) -> Predictions:
-    yield from ((prediction.frame, prediction.map) for prediction in predict(network, video.source, every=every))
-
-
-def _still(network: Network, problems: dict[str, str], video: AnnotatedVideo, every: int) -> Predictions:
-    """What the network says of windows in which nothing moves: one frame, 16 times.
-
-    It sees every video to its end, so what does not decode on the way is noted here: video id -> `problems`.
-    """
-    decoding = decode(video.source)
-    for frame in scaled_frames(network.scaling, decoding, numbering_of(video.source)):
-        if frame.place % every == 0:
-            maps = network(clip_of([frame] * WINDOW)[None])["final"][0].cpu().numpy()
-            yield frame.number, maps if maps.ndim == 2 else maps[-1]
-    if decoding.problem:
-        problems[video.source.id] = decoding.problem
-
-
-def _centred(video: AnnotatedVideo, every: int) -> Predictions:
-    yield from ((frame, None) for frame in frame_numbers(video.source)[::every].tolist())
-
-
-def _mean(scored: Sequence[Scores]) -> Scores:
-    """Mean of every metric over the frames where it exists; NaN where it exists in none."""
-    return {
-        metric: float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
-        for metric in METRICS
-        for values in [np.array([scores[metric] for scores in scored] or [np.nan])]
-    }

@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 
 from tinyhd_pipe.stages.bench.ablation_maps import Clips, Making, Taught, Watch, dumped, ground, teacher_of, unwatched
 from tinyhd_pipe.stages.bench.machine import machine
-from tinyhd_pipe.stages.evaluate import METRICS, Scores, evaluate
+from tinyhd_pipe.stages.evaluate import Watch as EvaluationWatch
+from tinyhd_pipe.stages.evaluate import evaluate
 from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
+from tinyhd_pipe.stages.gaze.scoring import METRICS, Scores
 from tinyhd_pipe.stages.networks.network import Kind, load_teacher
 from tinyhd_pipe.stages.networks.weights import read_weights
+from tinyhd_pipe.stages.predictions.contender import of_network
 from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
 from tinyhd_pipe.stages.settings.training import StudentRecipe
 from tinyhd_pipe.stages.student_train import student_train
@@ -164,10 +167,9 @@ class _Bench:
         with self.watch(f"{title}: held-out clips") as progress:
             evaluation = evaluate(
                 find_annotated_videos(self.clips.heldout).videos,
-                {"network": network},
+                [of_network("network", network)],
                 self.options.scoring,
-                baselines=False,
-                report=lambda name, done, total: progress(done, total),
+                EvaluationWatch(lambda name, done, total: progress(done, total)),
             )
         figures = evaluation.mean["network"]
         scored = {"asked": asked, "figures": {m: None if v != v else v for m, v in figures.items()}}

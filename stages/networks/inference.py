@@ -1,8 +1,8 @@
-"""A network over a whole video: one final map for every frame that is asked for, in order.
+"""What a network sees of a whole video: its frames, each scaled once, and the windows that are cut from them.
 
-Each frame is decoded once and scaled once. A teacher or a single-output student sees one window for each map, a
-16-output student one window for 16 maps (the published strides). Windows reach back from their last frame; the head
-of a video is padded as the network was taught: HD2S sees it reversed in time, TinyHD sees frame 0 repeated.
+A teacher or a single-output student sees one window for each map, a 16-output student one window for 16 maps (the
+published strides). Windows reach back from their last frame; the head of a video is padded as the network was taught:
+HD2S sees it reversed in time, TinyHD sees frame 0 repeated.
 """
 
 from collections import deque
@@ -16,23 +16,7 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.networks.network import Network, Scaling
 from tinyhd_pipe.stages.video.clips import WINDOW, sliding_windows, student_window, teacher_window
-from tinyhd_pipe.stages.video.decoding import decode
-from tinyhd_pipe.stages.video.index import frame_numbers, read_frames
-from tinyhd_pipe.stages.video.sources import VideoSource, numbering_of
-from tinyhd_pipe.store.errors import VideoError
 from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The map of one frame."""
-
-    frame: int
-    """Absolute frame number, counted from 0."""
-    map: NDArray[np.float32]
-    """(y, x) in [0, 1], at the network's size."""
-    picture: NDArray[np.uint8]
-    """(y, x, 3), the frame as decoded."""
 
 
 @dataclass(frozen=True)
@@ -71,38 +55,9 @@ def scaled_frames(
             waiting.append((place, number))
 
 
-def predict(network: Network, source: VideoSource, *, every: int = 1) -> Iterator[Prediction]:
-    """Final maps of every `every`-th frame of a video, its first one among them, by rising frame.
-
-    Raises VideoError when nothing of the video decodes.
-    """
-    frames = scaled_frames(network.scaling, decode(source), numbering_of(source))
-    for window, answered in windows(network, frames, every=every):
-        maps = network(clip_of(window)[None])["final"][0].cpu().numpy()
-        maps = maps[None] if maps.ndim == 2 else maps[-len(answered) :]
-        for frame, saliency in zip(answered, maps, strict=True):
-            if frame.place % every == 0:
-                yield Prediction(frame.number, saliency, frame.picture)
-
-
 def clip_of(window: Sequence[ScaledFrame]) -> Tensor:
     """The frames of one window as a network's input, float32 (3, frame, y, x), channels last in memory."""
     return torch.stack([frame.pixels.permute(1, 2, 0) for frame in window]).permute(3, 0, 1, 2)
-
-
-def predict_frame(network: Network, source: VideoSource, frame: int) -> NDArray[np.float32]:
-    """The final map of one frame of a video, by its absolute number: float32 (y, x) in [0, 1], from one window.
-
-    Raises VideoError where the video has no such frame, or a frame of its window does not decode.
-    """
-    numbers = frame_numbers(source)
-    place = int(np.searchsorted(numbers, frame))
-    if place == len(numbers) or numbers[place] != frame:
-        raise VideoError(f"{source.path}: no frame {frame}; it has {len(numbers)} frames up to {numbers[-1]}")
-    window = teacher_window(place, len(numbers)) if network.kind == "hd2s" else student_window(place)
-    wanted, where = np.unique(window, return_inverse=True)
-    maps = network(network.preprocess(read_frames(source, numbers[wanted])[where]))["final"][0]
-    return (maps if maps.ndim == 2 else maps[-1]).cpu().numpy()
 
 
 def windows(

@@ -61,11 +61,24 @@ def window_batches(
     *,
     every: int = 1,
     numbering: Numbering = AS_THEY_COME,
+    wanted: Collection[int] | None = None,
+    reverse_head: bool = True,
 ) -> Iterator[WindowBatch]:
-    """The batches of windows that `teacher_maps` answers, by rising frame; `numbering` numbers the frames."""
+    """The batches of windows that `teacher_maps` answers, by rising frame.
+
+    Arguments:
+        every: every `every`-th frame is wanted, the first among them.
+        numbering: numbers the frames.
+        wanted: absolute numbers, where not all of those are wanted. A window that answers for none is not made.
+        reverse_head: as in `windows`.
+    """
+
+    def is_wanted(frame: ScaledFrame) -> bool:
+        return frame.place % every == 0 and (wanted is None or frame.number in wanted)
+
     frames = scaled_frames(teacher.scaling, pictures, numbering)
-    coming = windows(teacher, frames, every=every, reverse_head=True)
-    yield from _batched(teacher, coming, lambda place: place % every == 0)
+    coming = windows(teacher, frames, every=every, reverse_head=reverse_head)
+    yield from _batched(teacher, (window for window in coming if any(map(is_wanted, window[1]))), is_wanted)
 
 
 def logits_at(
@@ -97,16 +110,19 @@ def logits_at(
         for place, picture, one in zip(places.tolist(), pictures, pixels, strict=True)
     }
     coming = (([scaled[p] for p in window], [scaled[p] for p in answered]) for window, answered in seen)
-    batches = _batched(teacher, coming, set(rising.tolist()).__contains__)
+    asked = set(rising.tolist())
+    batches = _batched(teacher, coming, lambda frame: frame.place in asked)
     answers = [batch_logits(teacher, batch, levels) for batch in batches]
     return {level: torch.cat([answer[level] for answer in answers])[where] for level in answers[0]}
 
 
-def _batched(teacher: Network, coming: Iterator[Window], is_wanted: Callable[[int], bool]) -> Iterator[WindowBatch]:
+def _batched(
+    teacher: Network, coming: Iterator[Window], is_wanted: Callable[[ScaledFrame], bool]
+) -> Iterator[WindowBatch]:
     for several, is_run in _batches(coming, teacher.batch, in_runs=teacher.takes_runs):
         clip = clip_of(_frames_of_run(several))[None] if is_run else torch.stack([clip_of(seen) for seen, _ in several])
         answered = [frame for _, frames in several for frame in frames]
-        wanted = [place for place, frame in enumerate(answered) if is_wanted(frame.place)]
+        wanted = [place for place, frame in enumerate(answered) if is_wanted(frame)]
         wanted.sort(key=lambda place: answered[place].place)
         counts = [len(frames) for _, frames in several]
         yield WindowBatch(clip, counts, wanted, [answered[place] for place in wanted])

@@ -45,7 +45,7 @@ def test_git_has_the_figures_of_a_run_and_none_of_its_data(checkout: Path) -> No
 
 def test_figures_fit_a_screen_one_row_a_network_and_a_column_a_metric(checkout: Path) -> None:
     header, *rows = output_of(checkout, "dvc", "metrics", "show").splitlines()
-    assert header.split() == ["Path", "AUC-J", "CC", "KLD", "NSS", "SIM", "saturated"]
+    assert header.split() == ["Path", "AUC-J", "CC", "IG", "KLD", "NSS", "SIM", "s-AUC", "saturated"]
     assert {Path(row.split()[0]).stem for row in rows} == NETWORKS
     assert max(map(len, rows)) <= 110
 

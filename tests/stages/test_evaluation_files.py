@@ -5,10 +5,11 @@ import json
 import math
 from pathlib import Path
 
-from tinyhd_pipe.stages.evaluate import METRICS, Evaluation, write_figures
+from tinyhd_pipe.stages.gaze.figures import Evaluation, write_figures
+from tinyhd_pipe.stages.gaze.scoring import METRICS
 
-SCORES = dict(zip(METRICS, (0.8, 0.6, 3.5, 0.95, 0.6, 0.1), strict=True))
-UNRECORDED = {**SCORES, "NSS": math.nan, "AUC-J": math.nan}
+SCORES = dict(zip(METRICS, (0.8, 0.6, 3.5, 0.95, 0.7, 0.6, 1.2, 0.1), strict=True))
+UNRECORDED = {**SCORES, **dict.fromkeys(("NSS", "AUC-J", "s-AUC", "IG"), math.nan)}
 SCORED = Evaluation(
     mean={"teacher": SCORES, "teacher, still frames": UNRECORDED},
     videos={
@@ -24,7 +25,7 @@ def test_means_are_one_flat_file_a_network_with_null_where_nothing_was_recorded(
     files = {path.name: json.loads(path.read_text()) for path in (tmp_path / "metrics").iterdir()}
     assert files == {
         "teacher.json": SCORES,
-        "teacher_still_frames.json": {**SCORES, "NSS": None, "AUC-J": None},
+        "teacher_still_frames.json": {**SCORES, **dict.fromkeys(("NSS", "AUC-J", "s-AUC", "IG"))},
     }
 
 

@@ -18,7 +18,7 @@ from tests.dvc_copies import TINY
 from tests.warm_command import WarmCommand
 from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.bench.ablations import WHOLE, Variant, _row, variants
-from tinyhd_pipe.stages.evaluate import METRICS
+from tinyhd_pipe.stages.gaze.scoring import METRICS
 from tinyhd_pipe.stages.networks.weights import read_weights
 from tinyhd_pipe.stages.settings.training import StudentRecipe
 from tinyhd_pipe.stages.training.checkpoint import first_difference

@@ -12,9 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tinyhd_pipe.stages.gaze.auc import auc_judd, auc_shuffled
 from tinyhd_pipe.stages.gaze.metrics import (
-    auc_judd,
-    auc_shuffled,
     cc,
     centre_prior,
     kld,

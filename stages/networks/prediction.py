@@ -1,0 +1,92 @@
+"""A network over a whole video: the final maps of the frames that are asked for, in order.
+
+Run as a dump is run (teacher_maps.py): each frame is decoded and scaled once, windows are cut in one thread and
+answered side by side in others, and HD2S sees neighbouring windows in runs that share work. What is not as in a dump is
+the head of a video, which a network sees here as it was taught: HD2S reversed in time, TinyHD with frame 0 repeated.
+Cost: one window for each frame of a one-output network, one for 16 frames of a 16-output one, of those windows alone
+that answer for a frame that is asked for.
+"""
+
+from collections.abc import Collection, Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tinyhd_pipe.stages.networks.inference import clip_of, scaled_frames
+from tinyhd_pipe.stages.networks.network import Network
+from tinyhd_pipe.stages.networks.overlap import ahead, in_parallel
+from tinyhd_pipe.stages.networks.teacher_maps import (
+    BATCHES_AHEAD,
+    WindowBatch,
+    batch_logits,
+    threads_for,
+    window_batches,
+)
+from tinyhd_pipe.stages.video.clips import WINDOW, student_window, teacher_window
+from tinyhd_pipe.stages.video.decoding import decode
+from tinyhd_pipe.stages.video.index import frame_numbers, read_frames
+from tinyhd_pipe.stages.video.sources import VideoSource, numbering_of
+from tinyhd_pipe.store.errors import VideoError
+
+Map = NDArray[np.float32]
+
+
+def predict(network: Network, source: VideoSource, frames: Collection[int]) -> Iterator[tuple[int, Map]]:
+    """(absolute frame, final map (y, x) in [0, 1] at the network's size) of those `frames` that the video has, rising.
+
+    Raises VideoError when nothing of the video decodes.
+    """
+    coming = window_batches(
+        network,
+        decode(source),
+        numbering=numbering_of(source),
+        wanted=frozenset(frames),
+        reverse_head=network.kind == "hd2s",
+    )
+    for answers in _side_by_side(network, coming):
+        yield from answers
+
+
+def predict_still(network: Network, source: VideoSource, frames: Collection[int]) -> Iterator[tuple[int, Map]]:
+    """The same of windows in which nothing moves: one frame, 16 times."""
+    for answers in _side_by_side(network, _still_windows(network, source, frozenset(frames))):
+        yield from answers
+
+
+def predict_frame(network: Network, source: VideoSource, frame: int) -> NDArray[np.float32]:
+    """The final map of one frame of a video, by its absolute number: float32 (y, x) in [0, 1], from one window.
+
+    Raises VideoError where the video has no such frame, or a frame of its window does not decode.
+    """
+    numbers = frame_numbers(source)
+    place = int(np.searchsorted(numbers, frame))
+    if place == len(numbers) or numbers[place] != frame:
+        raise VideoError(f"{source.path}: no frame {frame}; it has {len(numbers)} frames up to {numbers[-1]}")
+    window = teacher_window(place, len(numbers)) if network.kind == "hd2s" else student_window(place)
+    wanted, where = np.unique(window, return_inverse=True)
+    maps = network(network.preprocess(read_frames(source, numbers[wanted])[where]))["final"][0]
+    return (maps if maps.ndim == 2 else maps[-1]).cpu().numpy()
+
+
+def _still_windows(network: Network, source: VideoSource, wanted: Collection[int]) -> Iterator[WindowBatch]:
+    for frame in scaled_frames(network.scaling, decode(source), numbering_of(source)):
+        if frame.number in wanted:
+            yield WindowBatch(clip_of([frame] * WINDOW)[None], [1], [0], [frame])
+
+
+def _side_by_side(network: Network, batches: Iterator[WindowBatch]) -> Iterator[list[tuple[int, Map]]]:
+    yield from in_parallel(partial(_answers, network), ahead(batches, BATCHES_AHEAD), threads_for(network))
+
+
+def _answers(network: Network, batch: WindowBatch) -> list[tuple[int, Map]]:
+    maps = _final(network, batch).cpu().numpy()
+    return [(frame.number, saliency) for frame, saliency in zip(batch.frames, maps, strict=True)]
+
+
+def _final(network: Network, batch: WindowBatch) -> Tensor:
+    """(frame, y, x) in [0, 1]."""
+    logits: Tensor = batch_logits(network, batch, ("final",))["final"]  # made on the full grid by both networks
+    return torch.sigmoid(logits)

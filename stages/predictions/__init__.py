@@ -1,0 +1,1 @@
+"""Whose maps are scored: networks, baselines, stores, and maps that others have made."""
