@@ -1,4 +1,4 @@
-"""Commands about data sets: gaze tables to maps and back.
+"""Commands about data sets: what is in them (data_check_command.py), gaze tables to maps and back.
 
 What is heavy is imported inside, so `--help` answers at once.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Exit, Option, Typer
 
 from tinyhd_pipe.pipeline import console
+from tinyhd_pipe.pipeline.data_check_command import check
 from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.options import Command, Group, Json, Overrides, Params, Videos
 from tinyhd_pipe.store.errors import SettingError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 app = Typer(
     cls=Group, help="Data sets with recorded gaze: make them, and look at what is in them.", no_args_is_help=True
 )
+app.command("check", cls=Command)(check)
 
 
 @app.command("from-gaze", cls=Command)

@@ -94,6 +94,18 @@ DumpedVideos = Annotated[list[Path], Option(help="The videos that were dumped, g
 SomeVideos = Annotated[
     list[Path] | None, Option(help="The videos that were dumped, given as they were then.", **_VIDEOS)
 ]
+Layout = Annotated[
+    str | None,
+    Option(
+        "--layout",
+        help="How videos and maps lie: dhf1k, ucf-sports, hollywood2, plain … By default it is recognised.",
+        metavar="NAME",
+    ),
+]
+Split = Annotated[
+    str | None,
+    Option("--split", help="Of labelled videos train, val or test, or those of a file, one a line.", metavar="SPLIT"),
+]
 Store = Annotated[str, Option(help="Folder or fsspec URL of the zarr store.", metavar="URL")]
 SomeStores = Annotated[
     list[str] | None,

@@ -6,16 +6,19 @@ frames that it has, and gets None where nothing was recorded. An all-zero densit
 no distribution to learn and KL to it is NaN. Cost: reading one map of 360x640 takes some 2 ms.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyhd_pipe.stages.gaze.label_files import picture_size, read_fixation_file, read_grey, rescaled_points
 from tinyhd_pipe.stages.video.sources import VideoSource
+from tinyhd_pipe.store.errors import DataError, VideoError
 
+Item = TypeVar("Item")
 NAMED = 5
 """Names that a line lists before it says that there are more."""
 
@@ -73,6 +76,24 @@ def read_fixations(video: AnnotatedVideo, frame: int) -> NDArray[np.bool_] | Non
     density = video.density_maps.get(frame)
     size = fixations.shape if density is None else picture_size(video.folder / density)
     return fixations if size == fixations.shape else rescaled_points(fixations, size)
+
+
+def annotated(
+    pairs: Sequence[Item], annotate: Callable[[Item], AnnotatedVideo]
+) -> tuple[tuple[AnnotatedVideo, ...], tuple[str, ...]]:
+    """The videos of these pairs, and a line for each of them whose annotation or frames cannot be understood.
+
+    Raises DataError with that line where none can.
+    """
+    found, reasons = [], []
+    for pair in pairs:
+        try:
+            found.append(annotate(pair))
+        except (DataError, VideoError) as error:
+            reasons.append(str(error))
+    if reasons and not found:
+        raise DataError(reasons[0])
+    return tuple(found), tuple(reasons)
 
 
 def left_out(without_video: Sequence[str], without_maps: Sequence[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, AnnotatedVideos, left_out
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, AnnotatedVideos, annotated, left_out
 from tinyhd_pipe.stages.gaze.label_files import PICTURES
 from tinyhd_pipe.stages.gaze.label_folders import FIXATIONS, FrameNames, has_labels, label_files
 from tinyhd_pipe.stages.video.sources import VideoSource, find_videos
@@ -46,12 +46,13 @@ def find_dhf1k(root: Path) -> AnnotatedVideos:
     if not labelled:
         raise DataError(f"{annotation}: no density maps in it; expected {LAYOUT}")
     sources = _sources_by_number(annotation) | _sources_by_number(root / "video")
-    found = [_annotated(sources[number], folders[number]) for number in labelled if number in sources]
-    if not found:
+    pairs = [(sources[number], folders[number]) for number in labelled if number in sources]
+    if not pairs:
         raise DataError(f"{root}: no video for any of its {len(labelled)} annotations; expected {LAYOUT}")
     without_video = [folders[number].name for number in labelled if number not in sources]
     without_maps = [sources[number].id for number in sorted(sources.keys() - set(labelled))]
-    return AnnotatedVideos("dhf1k", tuple(found), left_out(without_video, without_maps))
+    found, broken = annotated(pairs, lambda pair: _annotated(*pair))
+    return AnnotatedVideos("dhf1k", found, (*left_out(without_video, without_maps), *broken))
 
 
 def _annotated(source: VideoSource, folder: Path) -> AnnotatedVideo:

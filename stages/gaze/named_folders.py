@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 
-from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, AnnotatedVideos, left_out
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, AnnotatedVideos, annotated, left_out
 from tinyhd_pipe.stages.gaze.label_files import PICTURES
 from tinyhd_pipe.stages.gaze.label_folders import FIXATIONS, FrameNames, counts_from_0, label_files
 from tinyhd_pipe.stages.video.numbers import natural
@@ -42,16 +42,13 @@ def find_by_name(root: Path, layout: str) -> AnnotatedVideos:
     if not maps:
         raise DataError(f"{root}: no density maps in it; expected {LAYOUT}")
     sources = _sources(root)
-    found = [
-        _annotated(root, source, maps[key], fixations.get(key, []))
-        for key, source in sorted(sources.items(), key=lambda item: natural(item[1].id))
-        if key in maps
-    ]
-    if not found:
+    pairs = [key for key in sorted(sources, key=lambda key: natural(sources[key].id)) if key in maps]
+    if not pairs:
         raise DataError(f"{root}: no video for any of its {len(maps)} folders of maps; expected {LAYOUT}")
     without_video = sorted(("/".join(key) for key in maps.keys() - sources.keys()), key=natural)
     without_maps = sorted((sources[key].id for key in sources.keys() - maps.keys()), key=natural)
-    return AnnotatedVideos(layout, tuple(found), left_out(without_video, without_maps))
+    found, broken = annotated(pairs, lambda key: _annotated(root, sources[key], maps[key], fixations.get(key, [])))
+    return AnnotatedVideos(layout, found, (*left_out(without_video, without_maps), *broken))
 
 
 def _annotated(root: Path, source: VideoSource, maps: list[str], fixations: list[str]) -> AnnotatedVideo:

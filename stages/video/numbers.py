@@ -21,6 +21,8 @@ from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
 
 LONGEST = 9
 """Digits of a number of frames; what is longer is a time or a date."""
+STRETCHES = 5
+"""Stretches of numbers that a line names."""
 _LAST_NUMBER = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
 Around = tuple[str, str]
 """What stands before and behind the last number of a name."""
@@ -64,6 +66,18 @@ def number_in(name: str) -> tuple[str, int, str] | None:
     if found is None or len(found[2]) > LONGEST:
         return None
     return found[1], int(found[2]), found[3]
+
+
+def spelled(numbers: Sequence[int]) -> str:
+    """Numbers that rise, in words: `3 to 7, 12`; the first few stretches of many."""
+    stretches: list[list[int]] = []
+    for number in numbers:
+        if stretches and number == stretches[-1][1] + 1:
+            stretches[-1][1] = number
+        else:
+            stretches.append([number, number])
+    words = [f"{first} to {last}" if last > first else str(first) for first, last in stretches[:STRETCHES]]
+    return ", ".join(words) + (", ..." if len(stretches) > STRETCHES else "")
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
