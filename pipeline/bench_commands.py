@@ -208,6 +208,37 @@ def train(
     console.result(measured, as_json=as_json)
 
 
+@app.command("metrics", cls=Command)
+def metrics(
+    size: Annotated[str, Option(help="Height and width of the maps.", metavar="YxX")] = "360x640",
+    frames: Annotated[int, Option(min=1, help="Frames that are scored in each round.", metavar="N")] = 16,
+    rounds: Annotated[int, Option(min=1, help="All ways are timed in turn, so many times.", metavar="N")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Compare all metrics of a frame with pysaliency and with the MATLAB code's loops, figure by figure, then in speed.
+
+    tinyhd-pipe bench metrics
+    """
+    from tinyhd_pipe.stages.bench.metrics import bench_metrics
+    from tinyhd_pipe.store.errors import SettingError
+
+    sides = size.split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 1 for side in sides):
+        raise SettingError(f"--size {size}: expected height and width, as 360x640")
+    with console.progress("bench metrics") as advance:
+        measured = bench_metrics((int(sides[0]), int(sides[1])), frames=frames, rounds=rounds, report=advance)
+    console.table(
+        "figures agree", ("metric", "largest difference"), [(m, f"{d:.1e}") for m, d in measured.agreement.items()]
+    )
+    rows = [(w.name, f"{w.frames_a_second:.1f}", f"{w.spread:.0%}", f"{w.ratio:.1f}") for w in measured.ways]
+    title = f"{measured.frames} frames of {size}, {measured.rounds} rounds: {_facts(measured.machine)}"
+    console.table(title, ("", "frames a second", "spread", "times as fast"), rows)
+    console.say(f"DHF1K's validation set, 60,000 frames: {console.duration(60 * measured.minutes_for_dhf1k)}")
+    if measured.missing:
+        console.say(measured.missing)
+    console.result(measured, as_json=as_json)
+
+
 def _show_readers(store: str, measured: "StoreBenchmark") -> None:
     rows = [(r.name, f"{r.windows_per_second:,.0f}", f"{r.spread:.0%}", f"{r.ratio:.1f}") for r in measured.readers]
     columns = ("random windows of 16 frames, all levels", "a second of one core", "spread", "times zarr's")

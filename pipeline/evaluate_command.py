@@ -3,8 +3,9 @@
 What is heavy is imported inside, so `--help` answers at once.
 """
 
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -166,8 +167,9 @@ def _show(data: Path, scored: "Evaluation", videos: int) -> None:
         rows.append((name, *(f"{figures[metric]:.3f}" for metric in METRICS)))
         if len(scored.videos[name]) > 1:
             rows.append(("", *(_interval(*scored.intervals[name][metric]) for metric in METRICS)))
-    by = f"protocol {scored.protocol}, postprocessing {scored.postprocessing}; 95 % intervals over videos"
-    console.table(f"{data}: {videos} videos, {scored.frames} frames; {by}", ("", *METRICS), rows)
+    by = f"protocol {scored.protocol}, postprocessing {scored.postprocessing}"
+    title = f"{data}: {videos} videos, {scored.frames} frames; {by}; below each row 95 % intervals over videos"
+    console.table(title, ("", *METRICS), rows)
     _show_differences(scored)
     for left_out in scored.left_out:
         console.say(str(left_out))
@@ -176,20 +178,23 @@ def _show(data: Path, scored: "Evaluation", videos: int) -> None:
 
 
 def _interval(low: float, high: float) -> str:
-    return "" if low != low else f"{low:.2f}–{high:.2f}"
+    return "" if low != low else re.sub(r"\b0\.", ".", f"{low:.2f}–{high:.2f}")
 
 
 def _show_differences(scored: "Evaluation") -> None:
-    """How the first row differs from the others on the same videos."""
-    from tinyhd_pipe.stages.gaze.scoring import METRICS
-
-    by_pair: dict[tuple[str, str], Mapping[str, str]] = {}
-    for of in scored.differences:
-        shown = f"{of.difference:+.3f}" + ("" if of.p != of.p else f" p {of.p:.3f}")
-        by_pair[of.name, of.other] = {**by_pair.get((of.name, of.other), {}), of.metric: shown}
+    """How the first row differs from the others, where there are enough videos to say so."""
     rows = [
-        (f"{name} − {other}", *(figures.get(metric, "") for metric in METRICS))
-        for (name, other), figures in by_pair.items()
+        (
+            f"{of.name} − {of.other}",
+            of.metric,
+            f"{of.difference:+.3f}",
+            f"{of.interval[0]:+.3f} to {of.interval[1]:+.3f}",
+            f"{of.p:.4f}",
+            str(of.videos),
+        )
+        for of in scored.differences
+        if of.videos > 1 and of.metric != "saturated"
     ]
     if rows:
-        console.table("differences of the videos' means, and how likely by chance", ("", *METRICS), rows)
+        columns = ("differences of the videos' means", "metric", "mean", "95 % interval", "p", "videos")
+        console.table("the same videos, compared in pairs; p by exchanging names at random", columns, rows)
