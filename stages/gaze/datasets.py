@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from tinyhd_pipe.stages.gaze.aim import find_aim, is_aim
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideos
 from tinyhd_pipe.stages.gaze.dhf1k import find_dhf1k
 from tinyhd_pipe.stages.gaze.label_folders import has_labels
@@ -19,6 +20,7 @@ LAYOUTS: Mapping[str, Callable[[Path], AnnotatedVideos]] = {
     "dhf1k": find_dhf1k,
     "ucf-sports": partial(find_by_name, layout="ucf-sports"),
     "hollywood2": partial(find_by_name, layout="hollywood2"),
+    "aim": find_aim,
     PLAIN: partial(find_by_name, layout=PLAIN),
 }
 """Name, as `--layout` takes it, to what finds the videos of such a folder."""
@@ -53,6 +55,8 @@ def recognised(root: Path) -> str:
     if any(name.isdecimal() for name in annotated):
         return "dhf1k"
     clips = [*annotated, *(clip.name for half in ("training", "testing") for clip in _folders(root / half))]
+    if not clips and is_aim(root):
+        return "aim"
     clips = clips or [folder.name for folder in _folders(root) if has_labels(folder / "maps")]
     if any(name.startswith(SHOTS) for name in clips):
         return "hollywood2"

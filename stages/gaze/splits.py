@@ -3,12 +3,14 @@
 DHF1K: videos 1 to 600 train, 601 to 700 val, 701 to 1000 test, whose labels its authors keep (Wang et al., PAMI 2019).
 UCF Sports: 103 clips train, 47 test, in the folders `training` and `testing` (Lan et al., ICCV 2011, as Mathe and
 Sminchisescu use it). Hollywood-2: by film, 823 clips train and 884 test, in the same two folders (Marszalek et al.,
-CVPR 2009; a clip is several shots, and folders are shots).
+CVPR 2009; a clip is several shots, and folders are shots). AIM and NTIRE: as `TrainTestSplit.json` in the data set
+names them.
 """
 
 from dataclasses import replace
 from pathlib import Path, PurePath
 
+from tinyhd_pipe.stages.gaze.aim import names_of_splits
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, AnnotatedVideos, named
 from tinyhd_pipe.store.errors import DataError, SettingError
 
@@ -26,6 +28,8 @@ def in_split(found: AnnotatedVideos, split: str) -> AnnotatedVideos:
         return replace(found, videos=_listed(found, Path(split)))
     if found.layout == "dhf1k":
         names, taken = list(DHF1K), [video for video in found.videos if _number(video) in DHF1K.get(split, ())]
+    elif found.layout == "aim" and (splits := names_of_splits(found.videos[0].folder)):
+        names, taken = list(splits), [v for v in found.videos if PurePath(v.source.id).stem in splits.get(split, ())]
     elif any(_half(video) for video in found.videos):
         names, taken = list(FOLDERS), [video for video in found.videos if _half(video) == FOLDERS.get(split)]
     else:
