@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
 from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
-from tinyhd_pipe.stages.gaze.label_files import read_fixation_file, read_grey
+from tinyhd_pipe.stages.gaze.label_files import PICTURES, read_fixation_file, read_grey
 from tinyhd_pipe.stages.video.decoding import count_packets, decode, probe
 from tinyhd_pipe.stages.video.numbers import spelled
 from tinyhd_pipe.stages.video.sources import numbering_of, search_videos
@@ -208,7 +208,7 @@ def _fixations(video: AnnotatedVideo, frames: Sequence[int]) -> tuple[_Findings,
         path = video.folder / video.fixations[frame]
         try:
             fixations = read_fixation_file(path)
-            noisy += [frame] if path.suffix.lower() != ".mat" and _is_noisy(read_grey(path)) else []
+            noisy += [frame] if path.suffix.lower() in PICTURES and _is_noisy(read_grey(path)) else []
         except DataError as error:
             unreadable.append(str(error))
             continue

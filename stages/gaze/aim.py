@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, AnnotatedVideos, left_out
-from tinyhd_pipe.stages.gaze.label_files import PICTURES
+from tinyhd_pipe.stages.gaze.label_files import PICTURES, picture_size
 from tinyhd_pipe.stages.gaze.label_folders import FrameNames, has_labels, label_files
-from tinyhd_pipe.stages.gaze.label_videos import EachFrame, frames_of_video
+from tinyhd_pipe.stages.gaze.label_videos import EachFrame, video_of_maps
 from tinyhd_pipe.stages.video.numbers import natural
 from tinyhd_pipe.stages.video.sources import VIDEO_SUFFIXES, VideoSource, find_videos
 from tinyhd_pipe.store.errors import DataError, VideoError
@@ -60,7 +60,7 @@ def find_aim(root: Path) -> AnnotatedVideos:
         raise DataError(f"{root}: no density maps in it; expected {LAYOUT}")
     sources = _sources(root)
     found = [
-        AnnotatedVideo(source, root, maps[name], _fixations(points.get(name), len(maps[name])))
+        AnnotatedVideo(source, root, maps[name], _fixations(root, points.get(name), maps[name]))
         for name, source in sorted(sources.items(), key=lambda item: natural(item[1].id))
         if name in maps
     ]
@@ -116,12 +116,13 @@ def _maps_in(root: Path, folder: Path) -> dict[str, Mapping[int, str]]:
         maps[below.name] = label_files(root, [below.relative_to(root).as_posix()], PICTURES, FrameNames(1))
     for file in _videos_in(folder):  # of both, pictures are quicker to read
         if file.stem not in maps:
-            maps[file.stem] = EachFrame(file.relative_to(root).as_posix(), frames_of_video(file))
+            maps[file.stem] = EachFrame(file.relative_to(root).as_posix(), video_of_maps(file).frames)
     return maps
 
 
-def _fixations(points: str | None, frames: int) -> Mapping[int, str]:
-    return EachFrame(points, frames) if points else {}
+def _fixations(root: Path, points: str | None, maps: Mapping[int, str]) -> Mapping[int, str]:
+    """Points of the frames that have maps, in whose pixels they are."""
+    return EachFrame(points, max(maps) + 1, picture_size(root / next(iter(maps.values())))) if points else {}
 
 
 def _sources(root: Path) -> dict[str, VideoSource]:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyhd_pipe.stages.gaze.label_files import picture_size, read_fixation_file, read_grey, rescaled_points
-from tinyhd_pipe.stages.gaze.label_videos import in_file, read_points
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import DataError, VideoError
 
@@ -36,7 +35,7 @@ class AnnotatedVideo:
     """Absolute frame, counted from 0, to the file of its density map below `folder`; in order of frames."""
     fixations: Mapping[int, str]
     """The same for fixation maps, PNG or else .mat; empty where there are none. A file that holds the labels of many
-    frames is named with the frame, as `NAME.mp4#14` (label_videos.py)."""
+    frames is named as a folder of them, `NAME.mp4/0014` (label_videos.py)."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,9 @@ def read_fixations(video: AnnotatedVideo, frame: int) -> NDArray[np.bool_] | Non
     file = video.fixations.get(frame)
     if file is None:
         return None
-    density = video.density_maps.get(frame)
-    size = None if density is None else picture_size(video.folder / density)
-    if listed := in_file(video.folder / file):
-        return None if size is None else read_points(*listed, size)
     fixations = read_fixation_file(video.folder / file)
-    size = size or fixations.shape
+    density = video.density_maps.get(frame)
+    size = fixations.shape if density is None else picture_size(video.folder / density)
     return fixations if size == fixations.shape else rescaled_points(fixations, size)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
+from tinyhd_pipe.stages.gaze.label_videos import file_of
 from tinyhd_pipe.stages.gaze.scoring import METRICS, Scores, Scoring
 from tinyhd_pipe.stages.gaze.truth import Comparable
 from tinyhd_pipe.stages.video.sources import digest
@@ -86,5 +87,5 @@ class KeptScores:
 
 
 def _state(video: AnnotatedVideo, file: str) -> tuple[str, int, int]:
-    stat = (video.folder / file).stat()
+    stat = file_of(video.folder / file).stat()
     return file, stat.st_size, stat.st_mtime_ns

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinyhd_pipe.stages.gaze.label_videos import in_file, read_frame, size_of_video
+from tinyhd_pipe.stages.gaze.label_videos import in_file, read_frame, read_points, video_of_maps
 from tinyhd_pipe.stages.video.sources import is_lfs_pointer
 from tinyhd_pipe.store.errors import DataError
 
@@ -26,8 +26,8 @@ Size = tuple[int, int]
 
 def read_grey(path: Path) -> NDArray[np.float32]:
     """Read channel 1 of a picture of 8 or 16 bits, as float32 (y, x) in [0, 1]. Raises DataError for what is none."""
-    if frame := in_file(path):
-        return read_frame(*frame)
+    if label := in_file(path):
+        return read_frame(label.file, label.frame)
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("L") if picture.mode in ("1", "P", "PA") else picture)
@@ -41,8 +41,8 @@ def read_grey(path: Path) -> NDArray[np.float32]:
 
 def picture_size(path: Path) -> Size:
     """Height and width by the header alone, 0.1 ms. Raises DataError for what is no picture."""
-    if frame := in_file(path):
-        return size_of_video(frame[0])
+    if label := in_file(path):
+        return video_of_maps(label.file).size
     try:
         with Image.open(path) as picture:
             return picture.height, picture.width
@@ -52,6 +52,8 @@ def picture_size(path: Path) -> Size:
 
 def read_fixation_file(path: Path) -> NDArray[np.bool_]:
     """Read where people looked, bool (y, x), from a picture or a .mat. Raises DataError for what is neither."""
+    if (label := in_file(path)) and label.size:
+        return read_points(label.file, label.frame, label.size)
     if path.suffix.lower() == ".mat":
         return _read_mat(path)
     return read_grey(path) > (0.5 if path.suffix.lower() in LOSSY else 0)

@@ -1,6 +1,7 @@
 """Labels of many frames in one file: density maps as a grey video, fixations as a list of points for each frame.
 
-Such a label is named `FILE#FRAME`, so that a data set is still files by frame. The decision that is not obvious: videos
+Such a label is named as if the file were a folder of them, `NAME.mp4/0001` and `fixations.json/0001@1080x1920` for
+frame 0, so that every data set is names of labels by frame. The decision that is not obvious: videos
 of maps are read forwards, each thread keeping the ones that it read last; asked for in order, as an evaluation asks, a
 map costs its decoding, and a map that lies back costs decoding from the start. Who trains on many of them writes them
 out as pictures first (`SaliencyTrain/NAME/001.png`), which the same layout takes. Cost: of 1080x1920 some 20 ms a map.
@@ -15,21 +16,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
-from tinyhd_pipe.stages.video.decoding import RgbConverter, count_packets, decoded_frames, opened, probe
-from tinyhd_pipe.stages.video.sources import VideoSource
+from tinyhd_pipe.stages.video.decoding import RgbConverter, count_packets, decoded_frames, opened
+from tinyhd_pipe.stages.video.sources import VIDEO_SUFFIXES, VideoSource
 from tinyhd_pipe.store.errors import DataError, VideoError
 
 KEPT = 2
 """Videos of maps that a thread keeps open."""
 KEPT_POINTS = 64
 """Files of points that are kept: half a megabyte each."""
-_IN_FILE = re.compile(r"(.+\.(?:mp4|mkv|avi|mov|json|txt))#(\d+)", re.IGNORECASE)
+MANY = (".json", ".txt", *VIDEO_SUFFIXES)
+"""Endings of files that hold the labels of many frames."""
+_IN_FILE = re.compile(r"(\d{4,})(?:@(\d+)x(\d+))?")
 _threads = threading.local()
 Size = tuple[int, int]
 """Height and width."""
@@ -41,11 +45,13 @@ class EachFrame(Mapping[int, str]):
 
     file: str
     frames: int
+    size: Size | None = None
+    """Of the maps that points lie in."""
 
     def __getitem__(self, frame: int) -> str:
         if not 0 <= frame < self.frames:
             raise KeyError(frame)
-        return f"{self.file}#{frame}"
+        return f"{self.file}/{frame + 1:04d}" + (f"@{self.size[0]}x{self.size[1]}" if self.size else "")
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.frames))
@@ -54,33 +60,46 @@ class EachFrame(Mapping[int, str]):
         return self.frames
 
 
-def in_file(label: Path) -> tuple[Path, int] | None:
-    """The file that a label lies in, and which frame's it is there; None for a label that is a file of its own."""
+class InFile(NamedTuple):
+    """A label that lies in a file."""
+
+    file: Path
+    frame: int
+    size: Size | None
+    """Of the maps that points lie in."""
+
+
+def in_file(label: Path) -> InFile | None:
+    """Which file a label lies in, and where; None for a label that is a file of its own."""
     found = _IN_FILE.fullmatch(label.name)
-    return (label.with_name(found[1]), int(found[2])) if found else None
+    if found is None or label.parent.suffix.lower() not in MANY:
+        return None
+    size = (int(found[2]), int(found[3])) if found[2] else None
+    return InFile(label.parent, int(found[1]) - 1, size)
 
 
-def frames_of_video(path: Path) -> int:
-    """How many frames a video of maps has, by its header (of an mp4 right), else by its packets.
+def file_of(label: Path) -> Path:
+    """The file that a label is, or lies in."""
+    found = in_file(label)
+    return found.file if found else label
 
-    Raises DataError for what is no video.
-    """
+
+class VideoOfMaps(NamedTuple):
+    """What a video of maps says of itself."""
+
+    frames: int
+    size: Size
+
+
+@lru_cache(maxsize=4096)
+def video_of_maps(path: Path) -> VideoOfMaps:
+    """By its header, whose count is right in an mp4, else by its packets. Raises DataError for what is no video."""
     source = VideoSource(path.name, path)
     try:
         with opened(source) as (_, stream):
-            return stream.frames or count_packets(source)
+            return VideoOfMaps(stream.frames or count_packets(source), (stream.height, stream.width))
     except VideoError as error:
         raise DataError(str(error)) from error
-
-
-@lru_cache(maxsize=1024)
-def size_of_video(path: Path) -> Size:
-    """Height and width of its maps. Raises DataError for what is no video."""
-    try:
-        facts = probe(VideoSource(path.name, path))
-    except VideoError as error:
-        raise DataError(str(error)) from error
-    return facts.height, facts.width
 
 
 class _Reader:
@@ -144,15 +163,18 @@ def read_frame(path: Path, frame: int) -> NDArray[np.float32]:
     return density
 
 
-def read_points(path: Path, frame: int, size: Size) -> NDArray[np.bool_] | None:
-    """Where people looked at a frame, bool of that size (y, x); None past the end of the list.
+def read_points(path: Path, frame: int, size: Size) -> NDArray[np.bool_]:
+    """Where people looked at a frame, bool of that size (y, x).
 
     Points are (y, x) from 0, as the challenge's evaluator takes them. Those outside of the map are left out; raises
-    DataError for a file that is no list of points, and where most of a frame's points lie outside.
+    DataError for a file that is no list of points or ends before that frame, and where most of a frame's points lie
+    outside.
     """
     frames = _points_of(path)
     if frame >= len(frames):
-        return None
+        raise DataError(
+            f"{path}: has points of {len(frames)} frames, and those of frame {frame} are asked; get it again"
+        )
     points = frames[frame]
     inside = ((points >= 0) & (points < size)).all(axis=1)
     if inside.sum() * 2 < len(points):

@@ -11,6 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tinyhd_pipe.pipeline.app import run
+from tinyhd_pipe.stages.data_check import data_check
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, read_density, read_fixations
 from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 from tinyhd_pipe.stages.gaze.label_videos import EachFrame
@@ -141,7 +143,7 @@ def test_what_does_not_pair_is_said_and_splits_are_those_of_the_file(tmp_path: P
 def test_wrong_points_are_one_line(root: Path, text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "fixations.json").write_text(text)
     video = find_annotated_videos(root).videos[0]
-    wrong = AnnotatedVideo(video.source, tmp_path, video.density_maps, EachFrame("fixations.json", FRAMES))
+    wrong = AnnotatedVideo(video.source, tmp_path, video.density_maps, EachFrame("fixations.json", FRAMES, SIZE))
     (tmp_path / "SaliencyTrain").symlink_to(root / "SaliencyTrain")
     with pytest.raises(DataError) as refusal:
         read_fixations(wrong, 0)
@@ -150,17 +152,18 @@ def test_wrong_points_are_one_line(root: Path, text: str, said: str, tmp_path: P
     assert "\n" not in str(refusal.value)
 
 
-def test_single_points_outside_are_left_out_and_a_short_list_ends_early(root: Path, tmp_path: Path) -> None:
+def test_single_points_outside_are_left_out_and_a_short_list_is_said(root: Path, tmp_path: Path) -> None:
     (tmp_path / "fixations.json").write_text("[[[20, 30], [-1, 5], [21, 31]], []]")
     video = find_annotated_videos(root).videos[0]
     (tmp_path / "SaliencyTrain").symlink_to(root / "SaliencyTrain")
-    short = AnnotatedVideo(video.source, tmp_path, video.density_maps, EachFrame("fixations.json", FRAMES))
+    short = AnnotatedVideo(video.source, tmp_path, video.density_maps, EachFrame("fixations.json", FRAMES, SIZE))
     first, second = read_fixations(short, 0), read_fixations(short, 1)
     assert first is not None
     assert second is not None
     assert np.argwhere(first).tolist() == [[20, 30], [21, 31]]
     assert not second.any()
-    assert read_fixations(short, 2) is None
+    with pytest.raises(DataError, match="has points of 2 frames, and those of frame 2 are asked"):
+        read_fixations(short, 2)
 
 
 def test_a_video_of_maps_that_ends_early_is_one_line(root: Path, tmp_path: Path) -> None:
@@ -171,3 +174,14 @@ def test_a_video_of_maps_that_ends_early_is_one_line(root: Path, tmp_path: Path)
     longer = AnnotatedVideo(video.source, video.folder, EachFrame("SaliencyTrain/Train/a.mp4", 9), {})
     with pytest.raises(DataError, match="ends after 4 maps, and one is asked of frame 6"):
         read_density(longer, 6)
+
+
+def test_it_is_checked_and_evaluated_as_any_data_set(root: Path, tmp_path: Path) -> None:
+    checked = data_check(root, decode_all=True)
+    assert (checked.layout, checked.broken, len(checked.videos)) == ("aim", 0, 2)
+    write_maps(tmp_path / "maps/00001.mp4")
+    (tmp_path / "one.txt").write_text("00001.mp4")
+    where = ["--data", root, "--split", tmp_path / "one.txt", "--maps", tmp_path / "maps", "--out", tmp_path / "out"]
+    assert run(["evaluate", *map(str, where), "--set", "evaluate.every=4"]) == 0
+    (figures,) = (tmp_path / "out/metrics").glob("*maps*.json")
+    assert json.loads(figures.read_text())["CC"] > 0.999, "the maps themselves, each on its own frame"
