@@ -111,7 +111,11 @@ MISTAKES = {
         "number.yaml: student_train = 5: expected settings below it",
     ),
     "a settings file that is no YAML": ("params --params broken.yaml", 2, "broken.yaml: not YAML (while parsing"),
-    "no annotation": ("teacher-train --data videos --out run", 1, "no density maps in it; expected videos or folders of frames"),
+    "no annotation": (
+        "teacher-train --data videos --out run",
+        1,
+        "no density maps in it; expected videos or folders of frames",
+    ),
     "unknown command": ("teacher-dmp", 2, "No such command"),
     "missing option": ("teacher-dump --videos videos", 2, "Missing option"),
     "verify of nothing": ("store verify none.zarr", 1, "none.zarr: no store there"),
@@ -131,7 +135,11 @@ MISTAKES = {
     "a teacher without videos": ("store verify dots.zarr --weights hd2s.safetensors", 2, "give both, or neither"),
     "no such video in the store": ("store show dots.zarr 00", 1, "00: not in dots.zarr: it holds 2 videos, 00"),
     "frames past the end": ("store show dots.zarr 001 --frames 24:", 2, "the video has frames 0 to 23"),
-    "a plan for labels that are none": (f"{DUMP} videos --plan --labels videos", 1, "no density maps in it; expected videos or folders of frames"),
+    "a plan for labels that are none": (
+        f"{DUMP} videos --plan --labels videos",
+        1,
+        "no density maps in it; expected videos or folders of frames",
+    ),
     "no such encoder weights": (f"{STUDENT} dots.zarr --set student_train.encoder_weights=gone.pth", 1, "gone.pth"),
     "encoder weights of another network": (
         f"{STUDENT} dots.zarr --set student_train.encoder_weights=tinyhd.safetensors",
