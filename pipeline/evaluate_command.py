@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Exit, Option
 
 from tinyhd_pipe.pipeline import console
-from tinyhd_pipe.pipeline.options import Device, Json, Overrides, Params, TeacherKind
+from tinyhd_pipe.pipeline.options import Device, Json, Layout, Overrides, Params, Split, TeacherKind
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
@@ -27,10 +27,8 @@ KEPT = "kept"
 
 def evaluate(
     data: Annotated[Path, Option(help="Labelled videos, in a layout that data sets have.", metavar="DIR")],
-    layout: Annotated[
-        str | None, Option(help="Of --data: dhf1k, ucf-sports, hollywood2 …; recognised by default.", metavar="NAME")
-    ] = None,
-    split: Annotated[str | None, Option(help="Official split, or a file of video names.", metavar="NAME")] = None,
+    layout: Layout = None,
+    split: Split = None,
     weights: Annotated[list[Path] | None, Option(help="Weights of students.", metavar="FILE…")] = None,
     teacher: TeacherKind = "hd2s",
     teacher_weights: Annotated[list[Path] | None, Option(help="Weights of teachers.", metavar="FILE…")] = None,

@@ -98,13 +98,13 @@ Layout = Annotated[
     str | None,
     Option(
         "--layout",
-        help="How videos and maps lie: dhf1k, ucf-sports, hollywood2, plain … By default it is recognised.",
+        help="Of the data set: dhf1k, ucf-sports, hollywood2, plain …; recognised by default.",
         metavar="NAME",
     ),
 ]
 Split = Annotated[
     str | None,
-    Option("--split", help="Of labelled videos train, val or test, or those of a file, one a line.", metavar="SPLIT"),
+    Option("--split", help="Official split, train, val or test; or a file, a video a line.", metavar="NAME"),
 ]
 Store = Annotated[str, Option(help="Folder or fsspec URL of the zarr store.", metavar="URL")]
 SomeStores = Annotated[

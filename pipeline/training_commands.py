@@ -19,6 +19,7 @@ from tinyhd_pipe.pipeline.options import (
     Download,
     DumpedVideos,
     Json,
+    Layout,
     Overrides,
     Overwrite,
     Params,
@@ -27,6 +28,7 @@ from tinyhd_pipe.pipeline.options import (
     Settings,
     SomeStores,
     SomeWeights,
+    Split,
     TeacherKind,
     TensorBoard,
 )
@@ -34,14 +36,17 @@ from tinyhd_pipe.pipeline.training_progress import training_progress
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
+    from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideos
     from tinyhd_pipe.stages.settings.training import StudentRecipe, TeacherRecipe
     from tinyhd_pipe.stages.training.fitting import Fitted
     from tinyhd_pipe.stages.training.targets import Targets, TeacherMaps
 
 
 def teacher_train(
-    data: Annotated[Path, Option(help="Labelled clips in the DHF1K layout: video/ and annotation/.", metavar="DIR")],
+    data: Annotated[Path, Option(help="Labelled videos, in a layout that data sets have.", metavar="DIR")],
     out: RunFolder,
+    layout: Layout = None,
+    split: Split = None,
     weights: Annotated[
         Path | None,
         Option(
@@ -79,7 +84,6 @@ def teacher_train(
     """
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import teacher_train as stage
-    from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
     from tinyhd_pipe.stages.training.fitting import Run
     from tinyhd_pipe.stages.training.processes import joined
 
@@ -91,6 +95,7 @@ def teacher_train(
         console.result({"best": adopted}, as_json=as_json)
         return
     recipe = _from_kinetics(recipe, kinetics)
+    found = _labelled(data, layout, split)
     run = Run(
         out,
         resume=resume,
@@ -98,12 +103,13 @@ def teacher_train(
         device=console.device(device),
         checkpoint_minutes=checkpoint_minutes,
         tensorboard=tensorboard,
+        left_out=_say_left_out,
     )
     _say_kernels(run.device)
     with joined() as processes, training_progress("teacher") as shown:
         run = shown.listening_to(replace(run, processes=processes))
-        fitted = stage.teacher_train(find_annotated_videos(data).videos, recipe, run)
-    _show_fitted(fitted, as_json=as_json)
+        fitted = stage.teacher_train(found.videos, recipe, run)
+    _show_fitted(fitted, found, as_json=as_json)
 
 
 def student_train(
@@ -112,8 +118,10 @@ def student_train(
     store: SomeStores = None,
     labels: Annotated[
         Path | None,
-        Option(help="Labelled clips among them, in the DHF1K layout; without it nothing is labelled.", metavar="DIR"),
+        Option(help="Data set of labelled videos among them; without it nothing is labelled.", metavar="DIR"),
     ] = None,
+    layout: Layout = None,
+    split: Split = None,
     online: Annotated[
         bool,
         Option(
@@ -143,19 +151,21 @@ def student_train(
     """
     from tinyhd_pipe.pipeline.params import group_of, load_params
     from tinyhd_pipe.stages import student_train as stage
-    from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
     from tinyhd_pipe.stages.settings.training import StudentRecipe
     from tinyhd_pipe.stages.training.fitting import Run
     from tinyhd_pipe.stages.training.processes import joined
 
     check_teacher_options(online, teacher_weights, store or [], labels)
+    if labels is None and (layout or split):
+        raise SettingError("--layout, --split: are of labelled videos, and none are given: add --labels DIR")
     keep_freed_memory()
     given = load_params(params, overrides)
     recipe = group_of(given, settings, StudentRecipe)
     alone = _learns_from_labels_alone(recipe, store or [], labels, online=online)
     stored = _stored_targets(store, recipe) if store and not alone else None
     sources = given_videos(videos)
-    annotated = find_annotated_videos(labels).videos if labels else []
+    found = _labelled(labels, layout, split) if labels else None
+    annotated = found.videos if found else ()
     recipe = _with_encoder_weights(recipe, download=download)
     run = Run(
         out,
@@ -164,6 +174,7 @@ def student_train(
         device=console.device(device),
         checkpoint_minutes=checkpoint_minutes,
         tensorboard=tensorboard,
+        left_out=_say_left_out,
     )
     targets: TeacherMaps | None = stored
     if teacher_weights is not None:
@@ -175,7 +186,7 @@ def student_train(
     with joined() as processes, training_progress("student") as shown:
         run = shown.listening_to(replace(run, processes=processes))
         fitted = stage.student_train(targets, sources, annotated, recipe, run)
-    _show_fitted(fitted, as_json=as_json)
+    _show_fitted(fitted, found, as_json=as_json)
 
 
 def _from_kinetics(recipe: "TeacherRecipe", kinetics: Path | None) -> "TeacherRecipe":
@@ -281,9 +292,25 @@ def _with_encoder_weights(recipe: "StudentRecipe", *, download: bool) -> "Studen
     return recipe
 
 
-def _show_fitted(fitted: "Fitted", *, as_json: bool) -> None:
+def _labelled(data: Path, layout: str | None, split: str | None) -> "AnnotatedVideos":
+    """The labelled videos of a data set; says which layout that is, and what is left out of it."""
+    from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
+
+    found = find_annotated_videos(data, layout, split=split)
+    console.say(f"{data}: {len(found.videos)} labelled videos, in the layout {found.layout}")
+    for line in found.left_out:
+        _say_left_out(line)
+    return found
+
+
+def _say_left_out(line: str) -> None:
+    console.say(f"left out: {line}")
+
+
+def _show_fitted(fitted: "Fitted", labelled: "AnnotatedVideos | None", *, as_json: bool) -> None:
     best = next(epoch for epoch in fitted.history if epoch.epoch == fitted.best_epoch)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in (best.validation or {}).items())
     where = f"epoch {fitted.best_epoch + 1} of {len(fitted.history)}"
     console.say(f"{fitted.best}: {where}; KL on videos left out: {scores}; licence: {fitted.licence}")
-    console.result(fitted, as_json=as_json)
+    not_taken = labelled.left_out if labelled else ()
+    console.result(replace(fitted, left_out=(*not_taken, *fitted.left_out)), as_json=as_json)

@@ -26,7 +26,7 @@ from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.settings.training import StudentRecipe
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling, Terms, TrainingVideo, collate
 from tinyhd_pipe.stages.training.fitting import Fitted, Objective, Run, fit
-from tinyhd_pipe.stages.training.labelled import labelled_videos
+from tinyhd_pipe.stages.training.labelled import Learnable, counted, labelled_videos, unmatched
 from tinyhd_pipe.stages.training.live_targets import LiveTargets
 from tinyhd_pipe.stages.training.losses import answered_frames, distillation_loss
 from tinyhd_pipe.stages.training.oracle import Agreement, agreement
@@ -53,7 +53,7 @@ def student_train(
     Arguments:
         targets: the teachers' maps; None where only density maps are learned.
         sources: the videos they were made of; those that the stores do not hold are left out, and so are those from
-            which no clip with all its targets can be drawn.
+            which no clip with all its targets can be drawn. The run is told.
         annotated: the labelled ones among them.
 
     Raises DataError when the stores hold none of the videos, WeightsError for encoder weights that are missing or of
@@ -63,8 +63,10 @@ def student_train(
     scaling = scaling_for("tinyhd", recipe.size)
     targets = None if recipe.learn_from == "labels" else targets
     sampling = sampling_of(recipe)
-    videos = _with_clips(_videos(targets, sources, annotated, recipe), sampling, targets)
-    learned, left_out = _leave_out_of_both(videos, recipe.validation_share)
+    there = _learnable(targets, sources, annotated, recipe)
+    for line in there.left_out:
+        run.left_out(line)
+    learned, left_out = _leave_out_of_both(there.videos, recipe.validation_share)
     held_out = ClipDataset(left_out, scaling=scaling, sampling=replace(sampling, flip=False), targets=targets)
     terms = terms_of(recipe)
     objective = Objective(
@@ -98,7 +100,12 @@ def student_train(
             "learned_from": _told(learned),
         },
     )
-    return fit(objective, recipe, run)
+    fitted = fit(objective, recipe, run)
+    unreadable = (*objective.dataset.frames.unreadable, *held_out.frames.unreadable)
+    met = (f"{len(unreadable)} density maps that cannot be read: {unreadable[0]}",) if unreadable else ()
+    for line in met:
+        run.left_out(line)
+    return replace(fitted, left_out=(*there.left_out, *met))
 
 
 def compare_both_ways(
@@ -117,8 +124,7 @@ def compare_both_ways(
     """
     module, _ = first_student(recipe)
     scaling, sampling = scaling_for("tinyhd", recipe.size), sampling_of(recipe)
-    videos = _with_clips(_videos(stored, sources, annotated, recipe), sampling, stored)
-    learned, _ = _leave_out_of_both(videos, recipe.validation_share)
+    learned, _ = _leave_out_of_both(_learnable(stored, sources, annotated, recipe).videos, recipe.validation_share)
     ways = [ClipDataset(learned, scaling=scaling, sampling=sampling, targets=targets) for targets in (live, stored)]
     keys = ways[0].epoch_keys(0, recipe.clips_per_video)[:samples]
     groups = [keys[start : start + recipe.batch] for start in range(0, len(keys), recipe.batch)]
@@ -147,32 +153,40 @@ def sampling_of(recipe: StudentRecipe) -> Sampling:
     )
 
 
-def _videos(
+def _learnable(
     targets: TeacherMaps | None,
     sources: Sequence[VideoSource],
     annotated: Sequence[AnnotatedVideo],
     recipe: StudentRecipe,
-) -> list[TrainingVideo]:
-    """What `learn_from` says: videos with maps, labelled ones among them or as if without labels; or labelled ones."""
+) -> Learnable:
+    """What `learn_from` says: videos with maps, labelled ones among them or as if without labels; or labelled ones.
+
+    Of those, the ones from which a clip can be drawn: where frames failed, a short video may have none with all its
+    targets. Raises DataError where none is left.
+    """
     if targets is None and recipe.learn_from == "maps":
         raise SettingError("learn_from: maps of a teacher, and none are given; give a store, or learn_from labels")
-    if targets is None:
-        return labelled_videos(sources, annotated)
-    return stored_videos(targets, sources, [] if recipe.learn_from == "maps" else annotated)
-
-
-def _with_clips(
-    videos: Sequence[TrainingVideo], sampling: Sampling, targets: TeacherMaps | None
-) -> list[TrainingVideo]:
-    """Those from which a clip can be drawn: where frames failed, a short video may have none with all its targets.
-
-    Raises DataError where none is left.
-    """
-    every = targets.every if targets else 1
-    there = [video for video in videos if video.usable is None or _has_clip(video, sampling, every)]
+    labels = [] if recipe.learn_from == "maps" else annotated
+    found = labelled_videos(sources, annotated) if targets is None else _stored(targets, sources, labels)
+    sampling, every = sampling_of(recipe), targets.every if targets else 1
+    there = [video for video in found.videos if video.usable is None or _has_clip(video, sampling, every)]
     if not there:
-        raise DataError(f"none of {len(videos)} videos has a clip with all its targets; a frame of each failed")
-    return there
+        raise DataError(
+            f"none of {len(found.videos)} videos has a clip with all its targets; a frame of each failed, or its map"
+        )
+    kept = {video.source.id for video in there}
+    without = [video.source.id for video in found.videos if video.source.id not in kept]
+    lines = [counted(without, "", "without a clip that has all its targets")] if without else []
+    return Learnable(there, (*found.left_out, *lines))
+
+
+def _stored(targets: TeacherMaps, sources: Sequence[VideoSource], annotated: Sequence[AnnotatedVideo]) -> Learnable:
+    """The videos that a store holds, and a line on those that it does not, and on labels of no video given."""
+    found = stored_videos(targets, sources, annotated)
+    held = {video.source.id for video in found}
+    others = [source.id for source in sources if source.id not in held]
+    lines = [counted(others, "", f"without maps in {targets.urls}")] if others else []
+    return Learnable(found, (*lines, *unmatched(sources, annotated)))
 
 
 def _has_clip(video: TrainingVideo, sampling: Sampling, every: int) -> bool:

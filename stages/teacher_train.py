@@ -21,7 +21,7 @@ from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.settings.training import TeacherRecipe
 from tinyhd_pipe.stages.training.dataset import Batch, ClipDataset, Sampling
 from tinyhd_pipe.stages.training.fitting import Fitted, Objective, Run, fit
-from tinyhd_pipe.stages.training.labelled import training_video
+from tinyhd_pipe.stages.training.labelled import learnable
 from tinyhd_pipe.stages.training.losses import teacher_loss
 from tinyhd_pipe.stages.training.validation import leave_out, validation_scores
 from tinyhd_pipe.stages.training.validation_sheet import validation_sheet
@@ -30,13 +30,17 @@ from tinyhd_pipe.stages.training.validation_sheet import validation_sheet
 def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: Run) -> Fitted:
     """Fit an HD2S of the recipe's width (1.0 is the published one) and leave its weights in the run's folder.
 
-    `videos` are labelled clips, every k-th of which is left out for validation. Raises DataError for too few videos,
+    `videos` are labelled clips, every k-th of which is left out for validation; those that do not decode, or have no
+    map to learn from, are left out altogether, which the run is told. Raises DataError for too few videos,
     WeightsError for encoder weights that are missing or of another network, SettingError as `fit` does.
     """
     module = HD2S(width=recipe.width, seed=recipe.seed)
     start = start_from_kinetics(module.featureExtractor, recipe.encoder_weights)
     scaling = scaling_for("hd2s", recipe.size)
-    learned, left_out = leave_out([training_video(video) for video in videos], recipe.validation_share)
+    there = learnable(videos)
+    for line in there.left_out:
+        run.left_out(line)
+    learned, left_out = leave_out(there.videos, recipe.validation_share)
     sampling = Sampling(outputs=1, seed=recipe.seed)
     held_out = ClipDataset(left_out, scaling=scaling, sampling=replace(sampling, flip=False))
     objective = Objective(
@@ -65,7 +69,7 @@ def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: 
             "learned_from": [video.source.id for video in learned],
         },
     )
-    return fit(objective, recipe, run)
+    return replace(fit(objective, recipe, run), left_out=there.left_out)
 
 
 def _terms(logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -115,6 +115,8 @@ class FrameReader:
     def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
         self._left = kept_bytes
         self._kept: dict[str, NDArray[np.uint8]] = {}
+        self.unreadable: dict[str, None] = {}
+        """Density maps that were met and cannot be read: a line each, in the order in which they were met."""
         self._lock = Lock()
 
     def read(self, video: TrainingVideo, places: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -220,11 +222,15 @@ def load_sample(
     targets: TeacherMaps | None,
     flip: bool = False,
 ) -> Batch:
-    """Read the frames and the maps of one clip, as a batch of one; with `flip` all mirrored left to right."""
+    """Read the frames and the maps of one clip, as a batch of one; with `flip` all mirrored left to right.
+
+    A sample whose density map cannot be read is not labelled, which `reader.unreadable` tells: hours of training must
+    not end for one file.
+    """
     places, where = np.unique(clip.frames, return_inverse=True)
     pixels = scaling.prepare(reader.read(video, places))[:, where]  # (3, T, H, W)
     frames = video.numbering.numbers(clip.targets)
-    truth = _density(video, frames, scaling.size)
+    truth = _density(video, frames, scaling.size, reader.unreadable)
     labelled = truth is not None
     density = torch.zeros(len(frames), *scaling.size) if truth is None else truth
 
@@ -245,11 +251,17 @@ def load_sample(
     )
 
 
-def _density(video: TrainingVideo, targets: NDArray[np.int64], size: tuple[int, int]) -> Tensor | None:
+def _density(
+    video: TrainingVideo, targets: NDArray[np.int64], size: tuple[int, int], unreadable: dict[str, None]
+) -> Tensor | None:
     """Density maps of the target frames at the network's size, (T, H, W), or None if any of them is missing."""
     if video.annotation is None:
         return None
-    read = [read_density(video.annotation, int(frame)) for frame in targets]
+    try:
+        read = [read_density(video.annotation, int(frame)) for frame in targets]
+    except DataError as error:
+        unreadable[str(error)] = None
+        return None
     if any(density is None for density in read):
         return None
     stacked = torch.from_numpy(np.stack(cast(list[NDArray[np.float32]], read)))[:, None]  # (T, 1, H, W)

@@ -42,6 +42,8 @@ class Fitted:
     seconds: float
     licence: str
     """Terms under which the weights may be handed on."""
+    left_out: tuple[str, ...] = ()
+    """A line for each kind of thing that was given and not learned from."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Run:
     """Those that share out the steps; the first of them alone writes, validates and tells."""
     tensorboard: bool = False
     """Log for TensorBoard, in `out`/tensorboard."""
+    left_out: Callable[[str], None] = lambda line: None
+    """Told, before anything is learned, what is not learned from: a line for each kind of thing."""
     begun: Callable[[int, Sequence[EpochReport]], None] = lambda done, history: None
     """Told, before the first step, how many are done already and what the epochs before were."""
     step_done: Callable[[StepReport], None] = lambda step: None
