@@ -64,14 +64,19 @@ def student_train(
     targets = None if recipe.learn_from == "labels" else targets
     sampling = sampling_of(recipe)
     there = _learnable(targets, sources, annotated, recipe)
-    for line in there.left_out:
-        run.left_out(line)
     learned, left_out = _leave_out_of_both(there.videos, recipe.validation_share)
-    held_out = ClipDataset(left_out, scaling=scaling, sampling=replace(sampling, flip=False), targets=targets)
+    dataset = ClipDataset(learned, scaling=scaling, sampling=sampling, targets=targets)
+    held_out = ClipDataset(
+        left_out,
+        scaling=scaling,
+        sampling=replace(sampling, flip=False),
+        targets=targets,
+        frames=dataset.frames,
+    )
     terms = terms_of(recipe)
     objective = Objective(
         module=module,
-        dataset=ClipDataset(learned, scaling=scaling, sampling=sampling, targets=targets),
+        dataset=dataset,
         loss_terms=terms,
         validate=lambda network: _best_by_truth(
             validation_scores(
@@ -99,13 +104,9 @@ def student_train(
             "recipe": {**asdict(recipe), "encoder_weights": None},  # known by its digest, wherever it lies
             "learned_from": _told(learned),
         },
+        left_out=there.left_out,
     )
-    fitted = fit(objective, recipe, run)
-    unreadable = (*objective.dataset.frames.unreadable, *held_out.frames.unreadable)
-    met = (f"{len(unreadable)} density maps that cannot be read: {unreadable[0]}",) if unreadable else ()
-    for line in met:
-        run.left_out(line)
-    return replace(fitted, left_out=(*there.left_out, *met))
+    return fit(objective, recipe, run)
 
 
 def compare_both_ways(

@@ -38,8 +38,6 @@ def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: 
     start = start_from_kinetics(module.featureExtractor, recipe.encoder_weights)
     scaling = scaling_for("hd2s", recipe.size)
     there = learnable(videos)
-    for line in there.left_out:
-        run.left_out(line)
     learned, left_out = leave_out(there.videos, recipe.validation_share)
     sampling = Sampling(outputs=1, seed=recipe.seed)
     held_out = ClipDataset(left_out, scaling=scaling, sampling=replace(sampling, flip=False))
@@ -68,8 +66,9 @@ def teacher_train(videos: Sequence[AnnotatedVideo], recipe: TeacherRecipe, run: 
             "code": version("tinyhd-pipe"),
             "learned_from": [video.source.id for video in learned],
         },
+        left_out=there.left_out,
     )
-    return replace(fit(objective, recipe, run), left_out=there.left_out)
+    return fit(objective, recipe, run)
 
 
 def _terms(logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -154,12 +154,13 @@ class ClipDataset:
         scaling: Scaling,
         sampling: Sampling,
         targets: TeacherMaps | None = None,
+        frames: FrameReader | None = None,
     ) -> None:
         self.videos = videos
         self.scaling = scaling
         self.sampling = sampling
         self.targets = targets
-        self.frames = FrameReader()
+        self.frames = frames or FrameReader()
 
     def epoch_keys(self, epoch: int, clips_per_video: int) -> list[tuple[int, int]]:
         """The items of one epoch in the order in which they are visited.

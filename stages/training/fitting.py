@@ -61,6 +61,8 @@ class Objective:
     parameter_groups: Sequence[dict[str, Any]]
     facts: Mapping[str, Any]
     """What the weights file says of itself; a resumed run must have the same."""
+    left_out: tuple[str, ...] = ()
+    """A line for each kind of thing that was given and is not learned from."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
     a loss or a gradient is not finite.
     """
     _refuse_what_cannot_be(recipe, run)
+    for line in objective.left_out:
+        run.left_out(line)
     started = time.monotonic()
     run.out.mkdir(parents=True, exist_ok=True)
     if run.device.startswith("cuda"):
@@ -143,7 +147,17 @@ def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
         history=tuple(stand.history),
         seconds=time.monotonic() - started,
         licence=objective.facts["licence"],
+        left_out=(*objective.left_out, *_met(objective, run)),
     )
+
+
+def _met(objective: Objective, run: Run) -> tuple[str, ...]:
+    """What could not be learned from, as was seen on the way; the run is told."""
+    unreadable = tuple(objective.dataset.frames.unreadable)
+    lines = (f"{len(unreadable)} density maps that cannot be read: {unreadable[0]}",) if unreadable else ()
+    for line in lines:
+        run.left_out(line)
+    return lines
 
 
 def _epoch(work: _Work) -> None:
