@@ -19,9 +19,12 @@ from tinyhd_pipe.stages.dump.store_check import sample_store
 from tinyhd_pipe.stages.evaluate import comparison_sheet, evaluate
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, read_density
 from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
-from tinyhd_pipe.stages.networks.inference import predict, predict_frame
 from tinyhd_pipe.stages.networks.network import PROVENANCE, Network, Scaling
+from tinyhd_pipe.stages.networks.prediction import predict, predict_frame, predict_still
 from tinyhd_pipe.stages.pictures.contact_sheet import contact_sheet, frames_of
+from tinyhd_pipe.stages.predictions.contender import of_network
+from tinyhd_pipe.stages.predictions.stores import of_store
+from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.student_train import stored_videos
 from tinyhd_pipe.stages.teacher_dump import teacher_dump
@@ -117,10 +120,10 @@ def test_frames_are_read_and_predicted_by_the_numbers_of_their_files(
     assert frame_numbers(video.source).tolist() == numbers
     assert [shown_by(picture[..., 0]) for picture in read_frames(video.source, np.array(numbers))] == numbers
     network = network_that_shows()
-    predictions = list(predict(network, video.source))
-    assert [prediction.frame for prediction in predictions] == numbers
-    assert [shown_by(prediction.map) for prediction in predictions] == numbers
-    assert [prediction.frame for prediction in predict(network, video.source, every=2)] == numbers[::2]
+    for way in (predict, predict_still):
+        predictions = list(way(network, video.source, range(200)))
+        assert [frame for frame, _ in predictions] == [shown_by(one) for _, one in predictions] == numbers
+        assert [frame for frame, _ in way(network, video.source, numbers[1::2])] == numbers[1::2]
     assert [shown_by(predict_frame(network, video.source, number)) for number in numbers[-3:]] == numbers[-3:]
     missing = next(number for number in range(numbers[-1] + 2) if number not in numbers)
     with pytest.raises(VideoError, match=f"no frame {missing}; "):
@@ -179,10 +182,17 @@ def test_a_sample_s_last_frame_its_map_and_its_label_are_of_one_number(
 def test_an_evaluation_meets_each_frame_with_the_map_of_its_number(
     video: AnnotatedVideo, written: Sequence[int], tmp_path: Path
 ) -> None:
-    scored = evaluate([video], {"shows": network_that_shows()})
+    network = network_that_shows()
+    stored = of_store("stored", dump(video.source, tmp_path / "maps.zarr").url)
+    scored = evaluate([video], [of_network("shows", network), stored])
     assert scored.frames == len(written)
-    assert scored.mean["shows"]["CC"] > 0.9
-    comparison_sheet([video], {"shows": network_that_shows()}, tmp_path / "sheet.png")
+    assert min(scored.mean[name]["CC"] for name in ("shows", "stored")) > 0.9
+    (left_out,) = scored.left_out
+    assert left_out.count == len(video.density_maps) - len(written)
+    places = len(range(1, len(written), 2))
+    every = evaluate([video], [of_network("shows", network)], EvaluateOptions(first=1, every=2))
+    assert (every.frames, every.mean["shows"]["CC"] > 0.9) == (places, True)
+    comparison_sheet([video], {"shows": network}, tmp_path / "sheet.png")
 
 
 def test_a_frame_that_does_not_decode_fails_by_its_number_and_one_that_is_not_there_does_not(tmp_path: Path) -> None:
