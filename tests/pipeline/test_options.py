@@ -113,7 +113,7 @@ def test_every_option_that_is_repeatable_says_so_in_words_that_people_read() -> 
     every = [*commands.values(), *commands["store"].commands.values(), *commands["bench"].commands.values()]
     parameters = [parameter for command in every for parameter in getattr(command, "params", [])]
     shown = {parameter.metavar for parameter in parameters if getattr(parameter, "multiple", False)}
-    assert shown == {"PATH…", "STAGE.KEY=VALUE…", "URL…", "NAME…"}
+    assert shown == {"PATH…", "STAGE.KEY=VALUE…", "URL…", "NAME…", "FILE…"}
     unread = [p.name for p in parameters if not p.metavar and not getattr(p, "is_flag", False)]
     assert set(unread) <= {"precision"}, "a choice shows what there is to choose from"
 
