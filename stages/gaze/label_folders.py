@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from tinyhd_pipe.stages.gaze.label_files import PICTURES
-from tinyhd_pipe.stages.video.numbers import number_in, numbered_names
+from tinyhd_pipe.stages.video.numbers import ending_of, number_in, numbered_names, stem_of
 from tinyhd_pipe.stages.video.sources import VideoSource, frame_names
 from tinyhd_pipe.store.errors import DataError
 
@@ -39,7 +39,7 @@ class FrameNames:
         found = frame_names(source.path)
         if found.numbered:
             return FrameNames(found.base)
-        return FrameNames(None, {PurePath(name).stem: place for place, name in enumerate(found.names)})
+        return FrameNames(None, {stem_of(name): place for place, name in enumerate(found.names)})
 
 
 def label_files(
@@ -54,11 +54,12 @@ def label_files(
     Raises DataError where two files of a folder have one number, or names have none.
     """
     files: dict[int, str] = {}
+    ranks = {ending: rank for rank, ending in enumerate(endings)}
     for where in below:
         by_stem: dict[str, str] = {}
-        for ending in reversed(endings):
-            names = (name for name in _names(folder / where) if name.lower().endswith(ending))
-            by_stem |= {PurePath(name).stem: name for name in names}
+        for name in sorted(_names(folder / where), key=lambda name: -ranks.get(ending_of(name), -1)):
+            if ending_of(name) in ranks:
+                by_stem[stem_of(name)] = name  # earlier kinds come last
         # The same few names recur in every video: kept once, all of DHF1K's fit in little memory.
         numbered = _by_frame(folder / where, by_stem, frames)
         files |= {frame: sys.intern(f"{where}/{name}") for frame, name in numbered.items()}

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import PurePath
 
 from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
 
@@ -62,10 +61,23 @@ def number_in(name: str) -> tuple[str, int, str] | None:
 
     None for a name without a number, or with one that is too long to be a frame's.
     """
-    found = _LAST_NUMBER.fullmatch(PurePath(name).stem)
+    stem = stem_of(name)
+    if stem.isdecimal() and len(stem) <= LONGEST:  # as most names are
+        return "", int(stem), ""
+    found = _LAST_NUMBER.fullmatch(stem)
     if found is None or len(found[2]) > LONGEST:
         return None
     return found[1], int(found[2]), found[3]
+
+
+def stem_of(name: str) -> str:
+    """A file's name without its ending: text, since a path of each of a million names takes seconds."""
+    return name.rpartition(".")[0] or name
+
+
+def ending_of(name: str) -> str:
+    """A file's ending in small letters, with its dot."""
+    return name[len(stem_of(name)) :].lower()
 
 
 def spelled(numbers: Sequence[int]) -> str:
