@@ -6,7 +6,7 @@
 
 The decision that is not obvious: everything is found by NUMBER and not by name, because the data set itself
 writes video 1 as `001` and its annotation as `0001`; file `0001.png` belongs to frame 0. Nothing is decoded here.
-Cost: finding lists three folders a video (some 4 s and 50 MB for the 700 annotated ones of DHF1K).
+Cost: finding lists three folders a video (some 5 s and 50 MB for the 700 annotated ones of DHF1K).
 
 Source of the layout: Wang et al., "Revisiting video saliency prediction in the deep learning era", PAMI 2019.
 """
