@@ -10,6 +10,7 @@ import pytest
 
 from tests.store_tools import LEVELS, describe, synthetic_logits, write_store
 from tinyhd_pipe.store import Source, create_or_open, open_store
+from tinyhd_pipe.store.numbering import Numbering
 
 HERE = Path(__file__).resolve().parent / "node"
 INSTALLED = Path(__file__).resolve().parents[2] / "build" / "node"
@@ -73,6 +74,17 @@ def test_zarrita_finds_every_nth_frame(reader: Path, tmp_path: Path) -> None:
         video.finish(20)
     theirs = read_by_node(reader, tmp_path / "s", "v", "final", range(4, 16))
     ours = open_store(tmp_path / "s").read("v", [6, 9, 12, 15])["final"]
+    np.testing.assert_allclose(theirs, ours, rtol=1e-5)
+
+
+def test_zarrita_finds_frames_by_their_numbers(reader: Path, tmp_path: Path) -> None:
+    writer = create_or_open(tmp_path / "s", describe())
+    (task,) = writer.plan([Source("v", "one", 8)]).todo
+    with writer.shard(task) as shard, shard.video("v") as video:
+        video.append(synthetic_logits("v", 8))
+        video.finish(8, numbering=Numbering.of([3, 4, 5, 20, 25, 30, 35, 41]))
+    theirs = read_by_node(reader, tmp_path / "s", "v", "final", range(4, 31))
+    ours = open_store(tmp_path / "s").read("v", [4, 5, 20, 25, 30])["final"]
     np.testing.assert_allclose(theirs, ours, rtol=1e-5)
 
 

@@ -21,17 +21,25 @@ async function find(id) {
   const numbers = (await readdir(`${path}/shards`)).filter((name) => /^\d+$/.test(name));
   for (const number of numbers.sort().reverse()) {
     const shard = root.resolve(`shards/${number}`);
-    const { videos } = await said(shard);
+    const { videos, frame_numbers } = await said(shard);
     const place = videos.id.indexOf(id);
-    if (place >= 0) return { shard, frame: videos.first_frame[place], row: videos.first_row[place] };
+    if (place < 0) continue;
+    return { shard, frame: videos.first_frame[place], row: videos.first_row[place], runs: frame_numbers?.[place] };
   }
   throw new Error(`${id}: not in ${path}`);
 }
 
 const { every } = (await said(root)).temporal; // frames 0, every, 2 * every, ... have maps
-const { shard, frame, row } = await find(video);
+const { shard, frame, row, runs } = await find(video);
+
+// A frame's place among those of the video: its number, but where the shard says which numbers they have, as (first,
+// step, how many) of each stretch; a number that no frame has stands before the next one that there is.
+function placeOf(number) {
+  const before = ([first, step, count]) => Math.min(count, Math.max(0, Math.ceil((number - first) / step)));
+  return runs ? runs.map(before).reduce((sum, some) => sum + some) : Number(number);
+}
 const maps = await zarr.open.v3(shard.resolve(level), { kind: "array" });
-const rows = [first, stop].map((wanted) => row + Math.ceil((wanted - frame) / every));
+const rows = [first, stop].map((wanted) => row + Math.ceil((placeOf(wanted) - frame) / every));
 const codes = await zarr.get(maps, [zarr.slice(...rows), null, null]);
 
 // zarrita leaves the codes as they lie in a chunk, frame last, and says so by their strides. Logits follow by the CF
