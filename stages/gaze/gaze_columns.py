@@ -6,7 +6,7 @@ a fixation in each of its samples, EyeLink reports it once. A table of no export
 Units in a name (`[ms]`, `(MCSnorm)`, `_px`) are believed before anything else.
 
 Sources: Tobii Pro Lab's and Tobii Studio's data exports, SR Research Data Viewer's fixation and sample reports, Pupil
-Player's exports (Core), Neon Player's and Pupil Cloud's (Neon); docs/data.md says which names could be checked.
+Player's exports (Core), Neon Player's and Pupil Cloud's (Neon); docs/gaze-tables.md says which names could be checked.
 """
 
 import re
