@@ -180,7 +180,9 @@ def _interval(low: float, high: float) -> str:
 
 
 def _show_differences(scored: "Evaluation") -> None:
-    """How the first row differs from the others, where there are enough videos to say so."""
+    """How the first row differs from the others but the baselines, where there are enough videos to say so."""
+    from tinyhd_pipe.stages.predictions.contender import is_baseline
+
     rows = [
         (
             f"{of.name} − {of.other}",
@@ -191,7 +193,7 @@ def _show_differences(scored: "Evaluation") -> None:
             str(of.videos),
         )
         for of in scored.differences
-        if of.videos > 1 and of.metric != "saturated"
+        if of.videos > 1 and of.metric != "saturated" and not is_baseline(of.other)
     ]
     if rows:
         columns = ("differences of the videos' means", "metric", "mean", "95 % interval", "p", "videos")

@@ -70,5 +70,10 @@ def with_baselines(
     return contenders
 
 
+def is_baseline(name: str) -> bool:
+    """Whether the row of this name is one that a network must be seen to beat."""
+    return name == CENTRE or name.endswith(STILL.format(""))
+
+
 def _centred(video: AnnotatedVideo, frames: Collection[int]) -> Predictions:
     yield from ((frame, None) for frame in sorted(frames))
