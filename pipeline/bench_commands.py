@@ -219,8 +219,11 @@ def metrics(
 
     tinyhd-pipe bench metrics
     """
+    from tinyhd_pipe.pipeline.allocator import keep_freed_memory
     from tinyhd_pipe.stages.bench.metrics import bench_metrics
     from tinyhd_pipe.store.errors import SettingError
+
+    keep_freed_memory()  # as evaluate does; here it helps the other ways, too
 
     sides = size.split("x")
     if len(sides) != 2 or not all(side.isdecimal() and int(side) > 1 for side in sides):

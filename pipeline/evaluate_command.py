@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Exit, Option
 
 from tinyhd_pipe.pipeline import console
+from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 from tinyhd_pipe.pipeline.options import Device, Json, Layout, Overrides, Params, Split, TeacherKind
 from tinyhd_pipe.store.errors import SettingError
 
@@ -70,6 +71,7 @@ def evaluate(
     from tinyhd_pipe.stages.predictions.pictures import of_pictures
     from tinyhd_pipe.stages.predictions.stores import of_store
 
+    keep_freed_memory()
     if not (weights or teacher_weights or store or maps):
         raise SettingError("evaluate: nothing to score; give --weights, --teacher-weights, --store or --maps")
     if out is None and (frames or resume):

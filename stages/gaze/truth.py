@@ -131,13 +131,15 @@ class Gaze:
 
     def points(self, video: str, frame: int) -> _Points | None:
         """The fixations of a frame, kept for the next one who asks. Raises DataError for a file that cannot be read."""
-        if (video, frame) not in self.kept:
-            if len(self.kept) >= KEPT_FRAMES:
-                self.kept.clear()
-            annotated = self.videos[video]
-            file = annotated.fixations.get(frame)
-            self.kept[video, frame] = _Points.of(read_fixation_file(annotated.folder / file)) if file else None
-        return self.kept.get((video, frame))
+        with suppress(KeyError):
+            return self.kept[video, frame]
+        annotated = self.videos[video]
+        file = annotated.fixations.get(frame)
+        points = _Points.of(read_fixation_file(annotated.folder / file)) if file else None
+        if len(self.kept) >= KEPT_FRAMES:
+            self.kept.clear()  # other threads may be reading: nothing is looked up twice
+        self.kept[video, frame] = points
+        return points
 
     def comparable(
         self, video: AnnotatedVideo, numbers: NDArray[np.int64], *, first: int = 0, every: int = 1
