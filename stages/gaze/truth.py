@@ -8,6 +8,7 @@ Shuffled AUC asks where people looked in other frames. Those are drawn by (seed,
 videos where there are any, and kept as coordinates: some 300 bytes a frame, 20 MB for 60,000.
 """
 
+import os
 import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -152,7 +153,7 @@ class Gaze:
         there = set(numbers.tolist())
         chosen = set(numbers[first::every].tolist())
         asked = [frame for frame in sorted(video.density_maps) if frame in chosen or frame not in there]
-        with ThreadPoolExecutor() as threads:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
             looks = threads.map(lambda frame: self._state(video, frame, there), asked)
             states = dict(zip(asked, looks, strict=True))
         counts = Counter(state.kind for state in states.values() if state.kind)

@@ -16,8 +16,10 @@ from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.evaluate import Watch, evaluate
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
 from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
+from tinyhd_pipe.stages.gaze.label_videos import EachFrame
 from tinyhd_pipe.stages.predictions.contender import Contender, Predictions
 from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
+from tinyhd_pipe.stages.video.writing import write_video
 
 
 class Asked:
@@ -41,6 +43,20 @@ def test_what_is_kept_is_taken_and_gives_the_same_figures(tmp_path: Path) -> Non
     assert (first.videos, again.videos) == (["001", "002"], [])
     evaluate(annotated, [others.contender], watch=watch)
     assert others.videos == ["001", "002"], "maps of another identity"
+
+
+def test_labels_that_lie_in_one_video_are_told_apart_by_it(tmp_path: Path) -> None:
+    (plain,) = make_data(tmp_path / "dots", videos=1)
+    pictures = [np.repeat((255 * dot(frame, row=12)).astype(np.uint8)[..., None], 3, axis=2) for frame in range(24)]
+    write_video(tmp_path / "maps.avi", pictures)
+    labelled = AnnotatedVideo(plain.source, tmp_path, EachFrame("maps.avi", 24), {})
+    watch = Watch(kept=tmp_path / "kept")
+    first, again, changed = Asked(), Asked(), Asked()
+    evaluate([labelled], [first.contender], watch=watch)
+    evaluate([labelled], [again.contender], watch=watch)
+    write_video(tmp_path / "maps.avi", pictures[::-1])
+    evaluate([labelled], [changed.contender], watch=watch)
+    assert (first.videos, again.videos, changed.videos) == (["001"], [], ["001"])
 
 
 @pytest.mark.parametrize("changed", ["annotation", "video", "protocol", "postprocessing", "seed", "frames"])
