@@ -87,7 +87,7 @@ def data_check(
     return DataCheck(found.layout, tuple(checked), (*found.left_out, *strays), decoded=decode_all)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Frames:
     """What is there of a video's frames."""
 
@@ -168,7 +168,7 @@ def _missing(video: AnnotatedVideo, numbers: NDArray[np.int64]) -> list[str]:
     return [*lines, *([] if video.fixations else ["no fixation maps: no NSS, no AUC"])]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Findings:
     broken: list[str]
     noted: list[str]
