@@ -9,7 +9,8 @@ recorded is never written over. Cost: 140,000 rows a second to read, and 15 ms a
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -71,32 +72,23 @@ def from_gaze(
     """Write `annotation/NNNN/{maps,fixation}` below `out` for the videos that rows of the tables are about.
 
     NNNN is the number that the video is named by; a video without one has its own name there. Maps that earlier runs
-    made of other videos stay. Tables without a column
-    of videos are about the only one given, or the one that the table is named after.
+    made of other videos stay. Tables without a column of videos are about the only one given, or the one that the table
+    is named after.
 
     Raises DataError for a table that cannot be read or lacks columns, for rows of which none is left, and for an
     `annotation` folder that was not made here.
     """
     annotation = out / "annotation"
     _refuse_what_is_not_ours(annotation)
-    folders = _folders(sources)
-    spilled = SpilledRows(annotation / ".rows.partial")
-    shutil.rmtree(spilled.folder, ignore_errors=True)
-    spilled.folder.mkdir(parents=True)
-    if not (annotation / FACTS).exists():
-        write_whole(annotation / FACTS, b"{}\n")
-    try:
-        names = VideoNames.of(sources)
+    folders, names = _folders(sources), VideoNames.of(sources)
+    with _room_for_rows(annotation) as room:
+        spilled = SpilledRows(room)
         columns = _spill(tables, names, spilled, options, report)
-        shown, problems = _shown([source for source in sources if source.id in set(spilled.videos())], options)
+        named = set(spilled.videos())
+        shown, problems = _shown([source for source in sources if source.id in named], options)
         made = _make_maps(spilled, shown, {id_: annotation / folders[id_] for id_ in shown}, options, report)
-    finally:
-        shutil.rmtree(spilled.folder, ignore_errors=True)
-    problems |= made.problems
-    left_out = dict(sorted((reason, rows) for reason, rows in made.left_out.items() if rows))
-    if not made.points and not problems:
-        reasons = ", ".join(f"{rows} {reason}" for reason, rows in left_out.items()) or "the tables are empty"
-        raise DataError(f"{tables[0]}: no row of {spilled.rows} is left: {reasons}; {_advice(left_out, names)}")
+        made.problems |= problems
+        made.left_out["of videos that cannot be read"] += sum(len(spilled.of(video)[0]) for video in made.problems)
     result = FromGaze(
         annotation=annotation,
         videos=made.videos,
@@ -104,19 +96,30 @@ def from_gaze(
         points=made.points,
         observers=len(spilled.observers),
         rows=spilled.rows,
-        left_out=left_out,
+        left_out=dict(sorted((reason, rows) for reason, rows in made.left_out.items() if rows)),
         not_given=names.strangers[:NAMED],
         columns={str(table): {"export": of.export.name, **of.names} for table, of in columns.items()},
-        problems=problems,
+        problems=made.problems,
     )
-    facts = {
-        "settings": asdict(options),
-        **asdict(result),
-        "annotation": None,
-        "columns": list(result.columns.values()),
-    }
+    if not made.points and not made.problems:
+        raise DataError(f"{tables[0]}: no row of {result.rows} is left: {_why(result, names)}")
+    facts = {"settings": asdict(options), **asdict(result), "annotation": None, "columns": [*result.columns.values()]}
     write_whole(annotation / FACTS, (json.dumps(facts, indent=1, default=dict) + "\n").encode())
     return result
+
+
+@contextmanager
+def _room_for_rows(annotation: Path) -> Iterator[Path]:
+    """An empty folder that is gone afterwards, within one that says that it is ours."""
+    room = annotation / ".rows.partial"
+    shutil.rmtree(room, ignore_errors=True)
+    room.mkdir(parents=True)
+    if not (annotation / FACTS).exists():
+        write_whole(annotation / FACTS, b"{}\n")
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def _refuse_what_is_not_ours(annotation: Path) -> None:
@@ -218,13 +221,16 @@ def _make_maps(
     return made
 
 
-def _advice(left_out: Mapping[str, int], names: VideoNames) -> str:
-    """What to look at where nothing is left, by the reason that kept most rows out."""
-    worst = max(left_out, key=lambda reason: left_out[reason], default="")
+def _why(result: FromGaze, names: VideoNames) -> str:
+    """Why nothing is left, and what to look at, by the reason that kept most rows out."""
+    reasons = ", ".join(f"{rows} {reason}" for reason, rows in result.left_out.items()) or "the tables are empty"
+    worst = max(result.left_out, key=lambda reason: result.left_out[reason], default="")
     if worst == "of videos that were not given":
-        return f"the tables name {', '.join(names.strangers[:NAMED])}, and given are {', '.join(names.given[:NAMED])}"
-    return {
+        given = ", ".join(names.given[:NAMED])
+        return f"{reasons}; the tables name {', '.join(result.not_given)}, and given are {given}"
+    advice = {
         "before or after the video": "is from_gaze.time_unit, time_origin or first_frame another one?",
         "off the picture": "is from_gaze.position_unit another one, or from_gaze.picture to be set?",
         "no fixation": "set from_gaze.saccades=true to take them all the same",
-    }.get(worst, "look at the columns that were taken, and name others with --column")
+    }
+    return f"{reasons}; {advice.get(worst, 'look at the columns that were taken, and name others with --column')}"

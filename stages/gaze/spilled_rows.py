@@ -32,6 +32,8 @@ class SpilledRows:
     """Name to number, over all tables."""
     onsets: dict[tuple[str, int], float] = field(default_factory=dict)
     """Video and observer to when the first row of both was, seconds; rows without a position are rows, too."""
+    _numbers: dict[str, int] = field(default_factory=dict)
+    """Video to the number that its file has."""
 
     def add(self, piece: GazeRows, videos: NDArray[np.str_], table: str) -> None:
         """Sort in the rows of a piece; `videos` (row,) are ids, "" of what was not given.
@@ -78,5 +80,3 @@ class SpilledRows:
 
     def _file(self, video: str) -> Path:
         return self.folder / f"{self._numbers.setdefault(video, len(self._numbers))}.rows"
-
-    _numbers: dict[str, int] = field(default_factory=dict)

@@ -1,6 +1,9 @@
 """Gaze tables to maps and back: every export of a recording gives the same maps, and every row is accounted for."""
 
+import itertools
 import math
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +150,31 @@ def test_a_rerun_makes_the_same_bytes_also_after_it_was_cut_off(
     assert {name: text for name, text in _bytes(tmp_path / "annotation").items() if ".partial" not in name} == before
     _make(table, videos, tmp_path, options)
     assert _bytes(tmp_path / "annotation") == before
+
+
+def test_killed_while_maps_are_written_a_rerun_ends_with_the_same_bytes(
+    videos: list[VideoSource], tmp_path: Path
+) -> None:
+    tables = [plain_table(recording(seed=seed), f"{seed + 1:03d}.mp4").splitlines() for seed in (0, 1)]
+    table = "\n".join([tables[0][0], *tables[0][1:], *tables[1][1:]])
+    _make(table, videos, tmp_path / "whole")
+    pid = os.fork()
+    if not pid:
+        kept, written = Image.Image.save, itertools.count()
+
+        def die_at_the_last_video(*given: Any, **named: Any) -> None:
+            if next(written) == 50:
+                os.kill(os.getpid(), signal.SIGKILL)
+            kept(*given, **named)
+
+        Image.Image.save = die_at_the_last_video  # type: ignore[method-assign]
+        _make(table, videos, tmp_path / "killed")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    left = {path.name for path in (tmp_path / "killed/annotation").iterdir()}
+    assert left == {"from_gaze.json", ".rows.partial", "0001", ".0002.partial"}, "a video is whole or not there"
+    _make(table, videos, tmp_path / "killed")
+    assert _bytes(tmp_path / "killed/annotation") == _bytes(tmp_path / "whole/annotation")
 
 
 def test_every_row_that_gives_no_point_is_counted_under_its_reason(videos: list[VideoSource], tmp_path: Path) -> None:
