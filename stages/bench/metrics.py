@@ -11,7 +11,6 @@ Cost: frames * rounds * some 0.3 s for the slowest.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -65,7 +64,7 @@ class MetricsBenchmark:
     agreement: Mapping[str, float]
     """Metric -> largest difference of two ways that have to agree; shuffled AUC's is chance."""
     missing: str
-    """What is not installed, in one line; empty where nothing is missing."""
+    """Why pysaliency is not among the ways, in one line; empty where it is."""
     size: Size
     frames: int
     rounds: int
@@ -102,7 +101,7 @@ def bench_metrics(
     """
     made = [_made_up(size, seed) for seed in range(frames)]
     report(0, rounds, "comparing figures")
-    pysaliency = _pysaliency()
+    pysaliency, missing = _pysaliency()
     agreement = _agreement(made, pysaliency)
     dhf1k = partial(_ours, PROTOCOLS["dhf1k"])
     ways: dict[str, Callable[[], object]] = {"MATLAB's loops in NumPy": lambda: [_matlab(frame) for frame in made]}
@@ -130,7 +129,7 @@ def bench_metrics(
     return MetricsBenchmark(
         ways=tuple(_way(name, each, slowest) for name, each in speeds.items()),
         agreement=agreement,
-        missing="" if pysaliency else "pysaliency is not installed: pip install pysaliency compares with it, too",
+        missing=missing,
         size=size,
         frames=frames,
         rounds=rounds,
@@ -172,12 +171,17 @@ def _matlab(frame: _Frame) -> dict[str, float]:
     return matlab_scores(prediction, density, frame.truth.fixations, frame.truth.elsewhere, 0)
 
 
-def _pysaliency() -> Callable[[_Frame], dict[str, float]] | None:
-    """pysaliency's figures of a frame, where it is installed."""
-    with suppress(ImportError):
+def _pysaliency() -> tuple[Callable[[_Frame], dict[str, float]] | None, str]:
+    """pysaliency's figures of a frame, where it is installed and runs; else None, and a line that says so."""
+    try:
         metrics, roc = import_module("pysaliency.metrics"), import_module("pysaliency.roc")
-        return partial(_by_pysaliency, metrics, roc)
-    return None
+        ways = partial(_by_pysaliency, metrics, roc)
+        ways(_made_up((24, 32), 0))
+    except ImportError:
+        return None, "pysaliency is not installed: pip install pysaliency compares with it, too"
+    except Exception as error:  # whatever a version of it meets with a version of NumPy: 0.2.22 needs one before 2.4
+        return None, f"pysaliency is installed and does not run: {error}"
+    return ways, ""
 
 
 def _by_pysaliency(metrics: Any, roc: Any, frame: _Frame) -> dict[str, float]:

@@ -53,7 +53,7 @@ def auc_judd(
     if curve == "distinct":
         last = np.append(positives[::-1][1:] != positives[::-1][:-1], True)  # of the equal ones
         at_or_above, rank = at_or_above[last], rank[last]
-    return _area(fp=(at_or_above - rank) / (values.size - hits), tp=rank / hits)
+    return float(_area(fp=(at_or_above - rank) / (values.size - hits), tp=rank / hits))
 
 
 def auc_shuffled(
@@ -88,8 +88,8 @@ def auc_shuffled(
     drawn = generator.permuted(np.tile(drawn_from, (splits, 1)), axis=1)[:, : min(positives.size, pool.size)]
     places = np.arange(len(thresholds), 0, -1)  # highest threshold first
     tp = np.array([(reached >= place).mean() for place in places])
-    fps = np.stack([(drawn >= place).mean(axis=1) for place in places], axis=1)
-    return float(np.mean([_area(fp=fp, tp=tp) for fp in fps]))
+    fp = np.stack([(drawn >= place).mean(axis=1) for place in places], axis=1)  # (split, threshold)
+    return float(_area(fp=fp, tp=np.broadcast_to(tp, fp.shape)).mean())
 
 
 def auc_shuffled_by_ranks(prediction: Array, fixations: Mask, other: Mask) -> float:
@@ -119,6 +119,8 @@ def _area_by_ranks(positives: NDArray[np.float64], negatives: NDArray[np.float64
     return float((below + upto).mean() / (2 * len(ordered)))
 
 
-def _area(*, fp: NDArray[np.float64], tp: NDArray[np.float64]) -> float:
-    """Area under the curve through (0, 0), the given points and (1, 1) by the trapezoid rule."""
-    return float(np.trapezoid(np.concatenate([[0.0], tp, [1.0]]), np.concatenate([[0.0], fp, [1.0]])))
+def _area(*, fp: NDArray[np.float64], tp: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Area under each curve through (0, 0), the points of the last axis and (1, 1) by the trapezoid rule."""
+    ends = [(0, 0)] * (fp.ndim - 1) + [(1, 1)]
+    fp, tp = (np.pad(rates, ends, constant_values=(0.0, 1.0)) for rates in (fp, tp))
+    return np.asarray(np.trapezoid(tp, fp, axis=-1))

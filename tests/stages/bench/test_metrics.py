@@ -61,6 +61,13 @@ def test_pysaliency_is_compared_where_it_is_installed(monkeypatch: pytest.Monkey
     assert [way.name for way in measured.ways][1] == "pysaliency"
 
 
+def test_a_pysaliency_that_does_not_run_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "import_module", {"pysaliency.metrics": np, "pysaliency.roc": np}.__getitem__)
+    measured = bench.bench_metrics((36, 64), frames=1, rounds=1)
+    assert measured.missing.startswith("pysaliency is installed and does not run: module 'numpy' has no attribute 'CC'")
+    assert "pysaliency" not in [way.name for way in measured.ways]
+
+
 def _kld(one: Map, other: Map) -> float:
     p, g = one / one.sum(), other / other.sum()
     return float((g * np.log(2.2204e-16 + g / (p + 2.2204e-16))).sum())
