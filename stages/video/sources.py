@@ -32,8 +32,11 @@ IMAGE_SUFFIXES = (
 )
 """Lossless ones first: of two pictures of one name the earlier kind is taken."""
 MAY_BE_TYPESCRIPT = (".ts", ".mts")
-GROUND_TRUTH_FOLDERS = frozenset({"maps", "fixation"})
-"""Folders of DHF1K, UCF Sports and Hollywood-2 whose pictures are annotation, not frames."""
+GROUND_TRUTH_FOLDERS = frozenset(
+    {"maps", "fixation", *(f"{kind}{half}" for kind in ("Saliency", "Fixations") for half in ("Train", "Test"))}
+)
+"""Folders of DHF1K, UCF Sports and Hollywood-2, and of the AIM and NTIRE challenges, in which pictures and videos are
+annotation and no frames."""
 LEFT_BEHIND_FOLDERS = frozenset(
     {
         *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),  # Synology, QNAP
@@ -89,7 +92,7 @@ def find_videos(paths: Sequence[str | Path]) -> list[VideoSource]:
     A path is a video file (taken whatever its suffix) or a folder, which is searched through and through for
     files with a video suffix and for folders of pictures. A folder that holds pictures, no video and no
     folder is one video. Names that begin with a dot and folders that systems leave behind (`@eaDir`,
-    `lost+found`) are passed over, and below the given folder so are `maps` and `fixation`. A `.ts` that holds
+    `lost+found`) are passed over, and below the given folder so are those of ground truth. A `.ts` that holds
     text is no video.
 
     An id is the path below the given folder, or the name of what was given itself. Where different videos

@@ -88,6 +88,7 @@ def test_maps_and_points_are_those_of_their_own_frame_in_any_order(root: Path) -
     found = find_annotated_videos(root)
     assert (found.layout, found.left_out) == ("aim", ())
     assert [video.source for video in found.videos] == find_videos([root / "Videos"]), "the same ids as in a dump"
+    assert [source.path for source in find_videos([root])] == [video.source.path for video in found.videos]
     video = found.videos[0]
     assert list(video.density_maps) == list(video.fixations) == list(range(FRAMES))
     assert_meets(video, [*range(FRAMES), 3, 3, 7, 0, FRAMES - 1])
