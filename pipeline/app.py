@@ -20,6 +20,7 @@ from tinyhd_pipe.pipeline import (
     data_commands,
     dump_command,
     evaluate_command,
+    predict_command,
     store_commands,
     training_commands,
 )
@@ -40,6 +41,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "teacher-dump": dump_command.teacher_dump,
     "student-train": training_commands.student_train,
     "evaluate": evaluate_command.evaluate,
+    "predict": predict_command.predict,
     "params": commands.show_params,
     "env": commands.show_environment,
 }

@@ -88,11 +88,11 @@ def _expanded(paths: list[Path] | None) -> list[Path] | None:
     return expanded
 
 
-_VIDEOS: Any = {"metavar": "PATH…", "callback": _expanded}
-Videos = Annotated[list[Path], Option(help="Video files, folders of videos, folders of frames.", **_VIDEOS)]
-DumpedVideos = Annotated[list[Path], Option(help="The videos that were dumped, given as they were then.", **_VIDEOS)]
+VIDEOS: Any = {"metavar": "PATH…", "callback": _expanded}
+Videos = Annotated[list[Path], Option(help="Video files, folders of videos, folders of frames.", **VIDEOS)]
+DumpedVideos = Annotated[list[Path], Option(help="The videos that were dumped, given as they were then.", **VIDEOS)]
 SomeVideos = Annotated[
-    list[Path] | None, Option(help="The videos that were dumped, given as they were then.", **_VIDEOS)
+    list[Path] | None, Option(help="The videos that were dumped, given as they were then.", **VIDEOS)
 ]
 Layout = Annotated[
     str | None,

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
 from tinyhd_pipe.stages.settings.from_gaze import FromGazeOptions
+from tinyhd_pipe.stages.settings.predict import PredictOptions
 from tinyhd_pipe.stages.settings.ranges import Count, Size
 from tinyhd_pipe.stages.settings.sample_data import SampleOptions
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions, StoredLevel
@@ -71,12 +72,14 @@ class Params:
     student_train: StudentRecipe = field(default_factory=StudentRecipe)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     from_gaze: FromGazeOptions = field(default_factory=FromGazeOptions)
+    predict: PredictOptions = field(default_factory=PredictOptions)
 
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 _GROUPS = (
     *(Params, Data, SampleOptions, TeacherRecipe, TeacherDump, StudentRecipe, EvaluateOptions, StoredLevel),
     FromGazeOptions,
+    PredictOptions,
 )
 for _group in _GROUPS:
     for _kind in _group.__mro__[:-1]:  # here and not in stages, which know nothing of pydantic

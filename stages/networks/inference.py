@@ -21,14 +21,12 @@ from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
 
 @dataclass(frozen=True)
 class ScaledFrame:
-    """A frame as decoded, and as a network wants it."""
+    """A frame as a network wants it; not as decoded, since dozens wait at once, and of a 4K film each has 25 MB."""
 
     place: int
     """Among the frames that are there, counted from 0: windows and `every` go by it."""
     number: int
     """Absolute frame number: maps and labels go by it (store/numbering.py)."""
-    picture: NDArray[np.uint8]
-    """(y, x, 3)."""
     pixels: Tensor
     """float32 (3, y, x) at the network's size."""
     decoded: bool
@@ -45,7 +43,7 @@ def scaled_frames(
     for place, picture in enumerate(pictures):
         number = int(numbering.numbers(place))
         if picture is not None:
-            shown = ScaledFrame(place, number, picture, scaling.prepare(picture[None])[:, 0], decoded=True)
+            shown = ScaledFrame(place, number, scaling.prepare(picture[None])[:, 0], decoded=True)
             yield from (replace(shown, place=at, number=its, decoded=False) for at, its in waiting)
             waiting = []
             yield shown

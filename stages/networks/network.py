@@ -7,8 +7,9 @@ network's size (`__call__`) are for people.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -26,6 +27,7 @@ from tinyhd_pipe.stages.networks.precision import Precision as Precision
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.networks.weights import Weights, read_weights
 from tinyhd_pipe.stages.video.clips import WINDOW
+from tinyhd_pipe.stages.video.sources import find_videos
 from tinyhd_pipe.store.errors import SettingError, WeightsError
 
 Kind = Literal["hd2s", "tinyhd"]
@@ -130,6 +132,20 @@ class Network:
         Raises SettingError for a clip that is not (batch, 3, 16, y, x).
         """
         return {level: logits.sigmoid() for level, logits in self._run(clip, self.module.__call__).items()}
+
+    def predict(self, video: str | Path) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """(absolute frame counted from 0, final map (y, x) in [0, 1]) of every frame of a video, one after another.
+
+        `video` is a file or a folder of pictures. No more than a fixed number of frames is held, however long it is.
+        Raises VideoError where nothing of it decodes, SettingError for a folder of several videos.
+        """
+        sources = find_videos([video])
+        if len(sources) > 1:
+            raise SettingError(f"{video}: holds {len(sources)} videos; give one of them, such as {sources[0].path}")
+        # By name: what runs networks lies above them, and a dump does not depend on it.
+        prediction = import_module("tinyhd_pipe.stages.networks.prediction")
+        coming: Iterator[tuple[int, NDArray[np.float32]]] = prediction.predict(self, sources[0])
+        return coming
 
     def frame_logits(
         self, clip: Tensor, answered: Sequence[int], levels: Sequence[str] | None = None

@@ -24,7 +24,7 @@ _before = 0
 """Threads of torch before the first of them."""
 
 
-def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
+def ahead(items: Iterator[Item], depth: int) -> Generator[Item]:
     """The same items, made in a thread that runs at most `depth` of them ahead; what it raises is raised here."""
     end: Any = object()
     with _pool(1) as thread:

@@ -7,7 +7,8 @@ Cost: one window for each frame of a one-output network, one for 16 frames of a 
 that answer for a frame that is asked for.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Generator, Iterator
+from contextlib import closing
 from functools import partial
 
 import numpy as np
@@ -26,7 +27,7 @@ from tinyhd_pipe.stages.networks.teacher_maps import (
     window_batches,
 )
 from tinyhd_pipe.stages.video.clips import WINDOW, student_window, teacher_window
-from tinyhd_pipe.stages.video.decoding import decode
+from tinyhd_pipe.stages.video.decoding import Decoding, decode
 from tinyhd_pipe.stages.video.index import frame_numbers, read_frames
 from tinyhd_pipe.stages.video.sources import VideoSource, numbering_of
 from tinyhd_pipe.store.errors import VideoError
@@ -34,20 +35,33 @@ from tinyhd_pipe.store.errors import VideoError
 Map = NDArray[np.float32]
 
 
-def predict(network: Network, source: VideoSource, frames: Collection[int]) -> Iterator[tuple[int, Map]]:
+def predict(
+    network: Network,
+    source: VideoSource,
+    frames: Container[int] | None = None,
+    *,
+    decoding: Decoding | None = None,
+) -> Generator[tuple[int, Map]]:
     """(absolute frame, final map (y, x) in [0, 1] at the network's size) of those `frames` that the video has, rising.
+
+    A frame that is there and does not decode has the map of its neighbour's picture in its place.
+
+    Arguments:
+        frames: absolute numbers; all by default.
+        decoding: of the video, not begun, for callers who ask it afterwards what did not decode.
 
     Raises VideoError when nothing of the video decodes.
     """
     coming = window_batches(
         network,
-        decode(source),
+        decoding or decode(source),
         numbering=numbering_of(source),
-        wanted=frozenset(frames),
+        wanted=frames,
         reverse_head=network.kind == "hd2s",
     )
-    for answers in _side_by_side(network, coming):
-        yield from answers
+    with closing(_side_by_side(network, coming)) as several:
+        for answers in several:
+            yield from answers
 
 
 def predict_still(network: Network, source: VideoSource, frames: Collection[int]) -> Iterator[tuple[int, Map]]:
@@ -77,8 +91,9 @@ def _still_windows(network: Network, source: VideoSource, wanted: Collection[int
             yield WindowBatch(clip_of([frame] * WINDOW)[None], [1], [0], [frame])
 
 
-def _side_by_side(network: Network, batches: Iterator[WindowBatch]) -> Iterator[list[tuple[int, Map]]]:
-    yield from in_parallel(partial(_answers, network), ahead(batches, BATCHES_AHEAD), threads_for(network))
+def _side_by_side(network: Network, batches: Iterator[WindowBatch]) -> Generator[list[tuple[int, Map]]]:
+    with closing(ahead(batches, BATCHES_AHEAD)) as coming:
+        yield from in_parallel(partial(_answers, network), coming, threads_for(network))
 
 
 def _answers(network: Network, batch: WindowBatch) -> list[tuple[int, Map]]:

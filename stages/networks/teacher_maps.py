@@ -5,7 +5,7 @@ same bits on any number of cores. On a CPU, HD2S sees its windows in runs of nei
 work (window_runs.py). Cost: one window for each frame of a one-output teacher, one for 16 frames of a 16-output one.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,7 +61,7 @@ def window_batches(
     *,
     every: int = 1,
     numbering: Numbering = AS_THEY_COME,
-    wanted: Collection[int] | None = None,
+    wanted: Container[int] | None = None,
     reverse_head: bool = True,
 ) -> Iterator[WindowBatch]:
     """The batches of windows that `teacher_maps` answers, by rising frame.
@@ -103,11 +103,9 @@ def logits_at(
     rising, where = np.unique(wanted, return_inverse=True)
     seen = teacher_windows_at(teacher, rising.tolist(), frames)
     places = np.unique(np.concatenate([window for window, _ in seen]))
-    pictures = read(places)
-    pixels = teacher.scaling.prepare(pictures).unbind(1)
+    pixels = teacher.scaling.prepare(read(places)).unbind(1)
     scaled = {
-        place: ScaledFrame(place, place, picture, one, decoded=True)
-        for place, picture, one in zip(places.tolist(), pictures, pixels, strict=True)
+        place: ScaledFrame(place, place, one, decoded=True) for place, one in zip(places.tolist(), pixels, strict=True)
     }
     coming = (([scaled[p] for p in window], [scaled[p] for p in answered]) for window, answered in seen)
     asked = set(rising.tolist())

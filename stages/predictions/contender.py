@@ -38,7 +38,7 @@ class Contender:
 
 def of_network(name: str, network: Network) -> Contender:
     """A teacher or student."""
-    return Contender(name, network.identity, lambda video, frames: predict(network, video.source, frames))
+    return Contender(name, network.identity, lambda video, frames: predict(network, video.source, frozenset(frames)))
 
 
 def of_still_frames(name: str, network: Network) -> Contender:

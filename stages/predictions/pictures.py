@@ -1,6 +1,7 @@
 """Maps that others have made, as something to be scored: folders of pictures, or grey videos.
 
     DIR/001/0001.png      the map of the frame whose density map is 0001.png, whatever the rest of its name
+    DIR/001.AVI/0001.png  beside 001.AVI.json, which `predict` leaves: the map of frame 0, however density maps count
     DIR/001.avi           its n-th frame is the map of the video's n-th frame
     001.avi               of one video
 
@@ -23,6 +24,7 @@ import numpy as np
 
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, read_density
 from tinyhd_pipe.stages.predictions.contender import Contender, Predictions
+from tinyhd_pipe.stages.predictions.records import first_name_in
 from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoSource
 from tinyhd_pipe.store.errors import DataError, SettingError
@@ -54,6 +56,8 @@ def _maps(found: Mapping[str, Path], is_one: bool, video: AnnotatedVideo, frames
 def _of_video(found: Mapping[str, Path], video: AnnotatedVideo) -> Path | None:
     """The folder or film that is named as a video is, or else has its number."""
     id_ = PurePath(video.source.id)
+    if id_.name in found and first_name_in(found[id_.name]) is not None:
+        return found[id_.name]
     names = {id_.name, id_.stem, id_.parts[0], video.folder.name}
     named = [path for name, path in found.items() if name in names or PurePath(name).stem in names]
     numbers = {number for name in names if (number := _number(PurePath(name).stem, whole=True)) is not None}
@@ -66,8 +70,10 @@ def _of_video(found: Mapping[str, Path], video: AnnotatedVideo) -> Path | None:
 
 def _of_folder(folder: Path, video: AnnotatedVideo, frames: Collection[int]) -> Predictions:
     pictures = {_number(path.stem): path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    first = first_name_in(folder)
     for frame in sorted(frames):
-        file = pictures.get(_number(PurePath(video.density_maps[frame]).stem))
+        number = _number(PurePath(video.density_maps[frame]).stem) if first is None else frame + first
+        file = pictures.get(number)
         if file is None:
             continue
         read = read_density(replace(video, folder=folder, density_maps={frame: file}), frame)

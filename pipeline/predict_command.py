@@ -1,0 +1,79 @@
+"""The command that makes maps of any video: what it asks for, its progress, and what it says when it is done.
+
+What is heavy is imported inside, so `--help` answers at once.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from typer import Argument, Exit, Option
+
+from tinyhd_pipe.pipeline import console
+from tinyhd_pipe.pipeline.allocator import keep_freed_memory
+from tinyhd_pipe.pipeline.given import given_videos
+from tinyhd_pipe.pipeline.options import VIDEOS, Device, Json, Overrides, Params, Weights
+
+if TYPE_CHECKING:
+    from tinyhd_pipe.stages.predict import Predicted, PredictProgress
+
+
+def predict(
+    videos: Annotated[list[Path], Argument(help="Video files, folders of videos, folders of frames.", **VIDEOS)],
+    weights: Weights,
+    out: Annotated[Path, Option(help="Folder for the maps: DIR/VIDEO/0001.png.", metavar="DIR")],
+    format: Annotated[
+        Literal["png", "npz", "zarr"],
+        Option("--format", help="png: a picture of 8 bits for each frame; others: a file of float16 for each video."),
+    ] = "png",
+    brightness: Annotated[
+        Literal["peak", "absolute"],
+        Option(help="Of 8 bits: peak, each map's maximum is 255; absolute, 1 is."),
+    ] = "peak",
+    teacher: Annotated[
+        str, Option(help="Kind of the network: tinyhd (a student), or hd2s.", metavar="KIND")
+    ] = "tinyhd",
+    overwrite: Annotated[
+        bool, Option("--overwrite", help="Make maps anew that --out has by other weights; refused otherwise.")
+    ] = False,
+    device: Device = "auto",
+    params: Params = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Make one map for every frame of any video; a rerun makes what is missing.
+
+    tinyhd-pipe predict clips/*.mp4 --weights runs/student/best.safetensors --out maps/
+    """
+    from tinyhd_pipe.pipeline.params import load_params
+    from tinyhd_pipe.stages import predict as stage
+    from tinyhd_pipe.stages.networks.network import load_teacher
+    from tinyhd_pipe.stages.predictions.products import Wanted
+
+    keep_freed_memory()
+    options = load_params(params, overrides).predict
+    sources = [source for source in given_videos(videos) if out.resolve() not in source.path.resolve().parents]
+    network = load_teacher(teacher, weights=weights, precision=options.precision, device=console.device(device))
+    with console.progress("predict") as advance:
+        predicted = stage.predict(
+            sources,
+            network,
+            out,
+            Wanted(format, brightness),
+            overwrite=overwrite,
+            report=lambda at: advance(at.frames, at.frames_in_all, _note(at)),
+        )
+    _show(predicted, as_json=as_json)
+
+
+def _note(at: "PredictProgress") -> str:
+    return f"frames, {at.frames_a_second:.1f} a second; {at.videos} of {at.videos_in_all} videos"
+
+
+def _show(predicted: "Predicted", *, as_json: bool) -> None:
+    new = f"{predicted.frames} maps made now, {predicted.already_there} videos were there already"
+    console.say(f"{predicted.out}: {predicted.videos} videos; {new}")
+    if predicted.problems:
+        console.table("did not decode, or not all of it", ("video", "why"), list(predicted.problems.items()))
+    console.result(predicted, as_json=as_json)
+    if predicted.problems:
+        raise Exit(1)
