@@ -14,7 +14,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ def pictures(folder: Path, base: int, brightness: Brightness) -> Iterator[Add]:
         yield add
     finally:
         partial.unlink(missing_ok=True)
+        with suppress(OSError):  # only if it is empty: of what does not decode nothing is left
+            folder.rmdir()
 
 
 @contextmanager
