@@ -47,7 +47,8 @@ def eight_bits(saliency: Map, brightness: Brightness) -> NDArray[np.uint8]:
     """A map (y, x) in [0, 1] as uint8 (y, x): its own maximum is 255, or 1 is."""
     if brightness == "peak":
         return quantise_as_png(saliency)
-    return np.rint(saliency * np.float32(255)).clip(0, 255).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.rint(saliency * np.float32(255)).clip(0, 255).astype(np.uint8)
+    return grey
 
 
 def frames_there(folder: Path, base: int) -> frozenset[int]:
