@@ -90,6 +90,8 @@ def teacher_train(
     keep_freed_memory()
     recipe = _licensed(load_params(params, overrides).teacher_train, licence)
     if weights is not None and weights.resolve() != (out / "best.safetensors").resolve():
+        if kinetics is not None:
+            raise SettingError(f"--kinetics {kinetics}: nothing is fitted with --weights; leave one of them out")
         adopted = stage.adopt_teacher(weights, out, size=recipe.size, licence=recipe.licence)
         console.say(f"{adopted}: {weights} as it is; nothing was fitted")
         console.result({"best": adopted}, as_json=as_json)

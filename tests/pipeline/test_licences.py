@@ -62,7 +62,9 @@ def test_nothing_is_claimed_for_a_teacher_whose_owner_said_nothing(
     assert "--licence: licence '': expected one line of text" in capsys.readouterr().err
 
 
-def test_an_owner_gives_terms_to_weights_that_were_fitted_elsewhere(tmp_path: Path) -> None:
+def test_an_owner_gives_terms_to_weights_that_were_fitted_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_data(tmp_path, videos=2)
     write_weights(tmp_path / "w.safetensors", HD2S(width=0.0625).state_dict(), {})
     taken = ("--weights", str(tmp_path / "w.safetensors"))
@@ -70,3 +72,5 @@ def test_an_owner_gives_terms_to_weights_that_were_fitted_elsewhere(tmp_path: Pa
     assert _fit(tmp_path, tmp_path / "owned", *taken, "--licence", TERMS) == 0
     licences = [read_weights(tmp_path / out / "best.safetensors").facts["licence"] for out in ("plain", "owned")]
     assert licences == ["none stated", TERMS]
+    assert _fit(tmp_path, tmp_path / "both", *taken, "--kinetics", "s3d.pt") == 2
+    assert "--kinetics s3d.pt: nothing is fitted with --weights" in capsys.readouterr().err
