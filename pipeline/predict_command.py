@@ -22,13 +22,26 @@ def predict(
     weights: Weights,
     out: Annotated[Path, Option(help="Folder for the maps: DIR/VIDEO/0001.png.", metavar="DIR")],
     format: Annotated[
-        Literal["png", "npz", "zarr"],
-        Option("--format", help="png: a picture of 8 bits for each frame; others: a file of float16 for each video."),
+        Literal["png", "npz", "zarr", "video"],
+        Option(
+            "--format",
+            help="png: a picture of 8 bits for each frame; npz, zarr: float16, one for a video; video: grey, lossless.",
+        ),
     ] = "png",
     brightness: Annotated[
         Literal["peak", "absolute"],
         Option(help="Of 8 bits: peak, each map's maximum is 255; absolute, 1 is."),
     ] = "peak",
+    overlay: Annotated[
+        bool, Option("--overlay", help="Write VIDEO.overlay.mp4, too: maps over the frames, with the sound.")
+    ] = False,
+    colours: Annotated[
+        Literal["heat", "rainbow", "light"],
+        Option(help="Of the overlay; light: the frame is dark where nobody looks."),
+    ] = "heat",
+    side_by_side: Annotated[
+        bool, Option("--side-by-side", help="Of the overlay: the frame on the left, its map over it on the right.")
+    ] = False,
     teacher: Annotated[
         str, Option(help="Kind of the network: tinyhd (a student), or hd2s.", metavar="KIND")
     ] = "tinyhd",
@@ -47,18 +60,20 @@ def predict(
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import predict as stage
     from tinyhd_pipe.stages.networks.network import load_teacher
+    from tinyhd_pipe.stages.pictures.overlay import Overlay
     from tinyhd_pipe.stages.predictions.products import Wanted
 
     keep_freed_memory()
     options = load_params(params, overrides).predict
     sources = [source for source in given_videos(videos) if out.resolve() not in source.path.resolve().parents]
     network = load_teacher(teacher, weights=weights, precision=options.precision, device=console.device(device))
+    drawn = Overlay(colours, options.strength, side_by_side)
     with console.progress("predict") as advance:
         predicted = stage.predict(
             sources,
             network,
             out,
-            Wanted(format, brightness),
+            Wanted(format, brightness, drawn if overlay else None, options.fps),
             overwrite=overwrite,
             report=lambda at: advance(at.frames, at.frames_in_all, _note(at)),
         )

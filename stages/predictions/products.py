@@ -4,12 +4,14 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tinyhd_pipe.stages.pictures.overlay import Overlay
 from tinyhd_pipe.stages.predictions.map_files import Add, archive, first_name, frames_there, pictures, zarr_group
+from tinyhd_pipe.stages.predictions.map_films import grey_film, overlay_film
 from tinyhd_pipe.stages.predictions.records import Made, Record, differing, read_record
 from tinyhd_pipe.stages.settings.predict import Brightness, Format
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
@@ -25,6 +27,10 @@ class Wanted:
     format: Format = "png"
     brightness: Brightness = "peak"
     """Of 8 bits: peak, a map's own maximum is 255; absolute, 1 is."""
+    overlay: Overlay | None = None
+    """A film of the maps over the frames, too."""
+    fps: float = 25.0
+    """Frames a second of films where the original does not say."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +113,23 @@ def _refuse_mixing(product: Product, made: Made, others: Sequence[str], *, overw
 def _products(source: VideoSource, identity: Mapping[str, Any], out: Path, wanted: Wanted) -> list[Product]:
     made_by = json.loads(json.dumps({"video": digest(source), **identity}))  # as a record gives it back
     place = out / source.id
+    overlays = [_overlay(source, place, made_by, wanted, wanted.overlay)] if wanted.overlay else []
+    return [_maps(source, place, made_by, wanted), *overlays]
+
+
+def _maps(source: VideoSource, place: Path, made_by: dict[str, Any], wanted: Wanted) -> Product:
     if wanted.format == "png":
         by = {**made_by, "brightness": wanted.brightness, "first_name": first_name(source)}
-        return [Product(PICTURES, place, by, partial(pictures, place, by["first_name"], wanted.brightness))]
+        return Product(PICTURES, place, by, partial(pictures, place, by["first_name"], wanted.brightness))
+    if wanted.format == "video":
+        file, by = place.with_name(f"{place.name}.mkv"), {**made_by, "brightness": wanted.brightness}
+        return Product("video", file, by, partial(grey_film, source, file, wanted.brightness, wanted.fps))
     writer = {"npz": archive, "zarr": zarr_group}[wanted.format]
     file = place.with_name(f"{place.name}.{wanted.format}")
-    return [Product(wanted.format, file, made_by, partial(writer, file, made_by))]
+    return Product(wanted.format, file, made_by, partial(writer, file, made_by))
+
+
+def _overlay(source: VideoSource, place: Path, made_by: dict[str, Any], wanted: Wanted, how: Overlay) -> Product:
+    file = place.with_name(f"{place.name}.overlay.mp4")
+    by = {**made_by, "brightness": wanted.brightness, **asdict(how)}
+    return Product("overlay", file, by, partial(overlay_film, source, file, how, wanted.brightness, wanted.fps))

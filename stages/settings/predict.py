@@ -1,11 +1,15 @@
 """Settings of a prediction."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Gt, Le
+
+from tinyhd_pipe.stages.settings.ranges import Positive
 
 Format = Literal["png", "npz", "zarr", "video"]
 Brightness = Literal["peak", "absolute"]
-Colours = Literal["heat", "rainbow", "grey"]
+Colours = Literal["heat", "rainbow", "light"]
 
 
 @dataclass(frozen=True)
@@ -14,3 +18,7 @@ class PredictOptions:
 
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
     """of the network; auto: bfloat16 for full-width HD2S where the device has units for it"""
+    strength: Annotated[float, Gt(0), Le(1)] = 0.7
+    """of an overlay: how much of the frame its map covers where it is brightest"""
+    fps: Positive = 25.0
+    """frames a second of overlays and grey videos where the original does not say, as of a folder of pictures"""

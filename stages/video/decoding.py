@@ -98,6 +98,8 @@ class Decoding(Iterator[Picture | None]):
         """Frames given so far, those that failed included."""
         self.problem: str | None = None
         """One line on what did not decode, None if all did; final when the iteration has ended."""
+        self.shown: Fraction | None = None
+        """When the frame that was given last is shown, in seconds by the file's clock; None where it does not say."""
         self.key_packets: list[KeyPacket] = []
         """The packets so far from which decoding can start, in decode order."""
         self.key_frames: list[int] = []
@@ -124,6 +126,7 @@ class Decoding(Iterator[Picture | None]):
                     if picture.shape != size:
                         self.problem = f"ends after {self.frames} frames, the next one is of another size"
                         return
+                    self.shown = None if frame.pts is None or not frame.time_base else frame.pts * frame.time_base
                     if frame.key_frame:
                         self.key_frames.append(self.frames)
                     yield picture
