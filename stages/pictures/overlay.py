@@ -55,6 +55,8 @@ def _colours(name: Colours, brightness: NDArray[np.float64]) -> NDArray[np.float
     if name == "light":
         return np.zeros((256, 3))
     if name == "heat":
-        return colour(brightness[None])[0].astype(np.float64)
+        return np.asarray(colour(brightness[None])[0], np.float64)
     places = np.linspace(0, 1, len(_RAINBOW))
-    return np.stack([np.interp(brightness, places, _RAINBOW[:, channel]) for channel in range(3)], axis=-1)
+    channels = [np.interp(brightness, places, _RAINBOW[:, channel]) for channel in range(3)]
+    rainbow: NDArray[np.float64] = np.stack(channels, axis=-1)
+    return rainbow

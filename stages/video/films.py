@@ -13,23 +13,26 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer, OutputContainer
-from av.packet import Packet as AnyPacket
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from tinyhd_pipe.stages.video.decoding import opened, probe
 from tinyhd_pipe.stages.video.sources import VideoSource
 
+if TYPE_CHECKING:
+    from av.packet import Packet as AnyPacket
+
+    Packet = AnyPacket[av.AudioStream]
+
 TICKS = 90_000
 """Of the clock of pictures in a second; divides by all usual rates."""
 _BT601_TAG = 6  # MatrixCoefficients of ITU-T H.273
-Packet = AnyPacket[av.AudioStream]
 AddPicture = Callable[[NDArray[np.uint8], Fraction | None], None]
 """Takes a picture, uint8 (y, x, 3) RGB of even sides or (y, x) grey, and when the original's is shown, in seconds."""
 
@@ -164,7 +167,7 @@ def _sound_of(
 
 def _packets(
     container: InputContainer, sound: av.AudioStream, out: OutputContainer, start: Fraction
-) -> Iterator[tuple[Fraction, Packet]]:
+) -> Iterator[tuple[Fraction, "Packet"]]:
     """(when it is heard, packet of the new file): as they are where MP4 takes them, else encoded again.
 
     The new stream is made when this is called, before the first picture is written.
@@ -177,7 +180,7 @@ def _packets(
 
 def _copied(
     container: InputContainer, sound: av.AudioStream, copy: av.AudioStream, start: Fraction
-) -> Iterator[tuple[Fraction, Packet]]:
+) -> Iterator[tuple[Fraction, "Packet"]]:
     base = sound.time_base or Fraction(1, av.time_base)
     with suppress(av.FFmpegError):  # what is broken ends the sound, not the film
         for packet in container.demux(sound):
@@ -191,7 +194,7 @@ def _copied(
 
 def _encoded(
     container: InputContainer, sound: av.AudioStream, encoder: av.AudioStream, start: Fraction
-) -> Iterator[tuple[Fraction, Packet]]:
+) -> Iterator[tuple[Fraction, "Packet"]]:
     context = encoder.codec_context
     resampler = AudioResampler(format="fltp", layout=sound.codec_context.layout, rate=sound.codec_context.rate)
     with suppress(av.FFmpegError):
@@ -207,5 +210,5 @@ def _encoded(
         yield _time_of(packet), packet
 
 
-def _time_of(packet: Packet) -> Fraction:
+def _time_of(packet: "Packet") -> Fraction:
     return (packet.pts or 0) * (packet.time_base or Fraction(1, av.time_base))

@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.small_dumps import clip, write_teacher
 from tests.video_files import number_of, numbered, pictures_of, source_of, write
@@ -161,8 +162,6 @@ def test_a_grey_video_holds_the_bits_of_the_pictures(tmp_path: Path, weights: Pa
 
 
 def test_an_overlay_of_a_folder_of_frames_runs_at_the_rate_that_is_set(tmp_path: Path, weights: Path) -> None:
-    from PIL import Image
-
     (tmp_path / "frames").mkdir()
     for place in range(5):
         Image.fromarray(numbered(place)).save(tmp_path / "frames" / f"{place + 1:04d}.png")
