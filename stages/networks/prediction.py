@@ -86,7 +86,10 @@ def predict_frame(network: Network, source: VideoSource, frame: int) -> NDArray[
 
 
 def _still_windows(network: Network, source: VideoSource, wanted: Collection[int]) -> Iterator[WindowBatch]:
+    last = max(wanted, default=-1)
     for frame in scaled_frames(network.scaling, decode(source), numbering_of(source)):
+        if frame.number > last:
+            return
         if frame.number in wanted:
             yield WindowBatch(clip_of([frame] * WINDOW)[None], [1], [0], [frame])
 

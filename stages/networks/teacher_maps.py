@@ -8,6 +8,7 @@ work (window_runs.py). Cost: one window for each frame of a one-output teacher, 
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -78,6 +79,9 @@ def window_batches(
 
     frames = scaled_frames(teacher.scaling, pictures, numbering)
     coming = windows(teacher, frames, every=every, reverse_head=reverse_head)
+    if isinstance(wanted, Collection):  # nothing is decoded behind the last one
+        last = max(wanted, default=-1)
+        coming = takewhile(lambda window: window[1][0].number <= last, coming)
     yield from _batched(teacher, (window for window in coming if any(map(is_wanted, window[1]))), is_wanted)
 
 

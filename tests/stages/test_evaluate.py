@@ -15,6 +15,7 @@ from tinyhd_pipe.stages.evaluate import evaluate
 from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 from tinyhd_pipe.stages.gaze.label_files import read_fixation_file
 from tinyhd_pipe.stages.gaze.truth import Gaze
+from tinyhd_pipe.stages.networks import prediction
 from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.network import load_student, ready
 from tinyhd_pipe.stages.networks.prediction import predict, predict_still
@@ -23,7 +24,9 @@ from tinyhd_pipe.stages.networks.weights import write_weights
 from tinyhd_pipe.stages.predictions.contender import Contender, centre_prior, of_network, with_baselines
 from tinyhd_pipe.stages.settings.evaluate import Baselines, EvaluateOptions
 from tinyhd_pipe.stages.video.clips import student_window, teacher_window
+from tinyhd_pipe.stages.video.decoding import Decoding
 from tinyhd_pipe.stages.video.index import read_frames
+from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import DataError
 
 BASELINES: tuple[Baselines, ...] = get_args(Baselines)
@@ -156,6 +159,23 @@ def test_networks_run_side_by_side_answer_as_one_window_at_a_time(tmp_path: Path
             expected = network(clip)["final"][0].numpy()
             expected = expected if outputs == 1 else expected[frame - end - 1]
             assert np.abs(ours - expected).max() < 1e-6
+
+
+def test_nothing_is_decoded_behind_the_last_frame_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (video,) = make_data(tmp_path / "dots", videos=1, labelled=1)
+    network = load_student(_student(tmp_path / "student.safetensors", outputs=1))
+    seen: list[Decoding] = []
+
+    def noted(source: VideoSource) -> Decoding:
+        seen.append(Decoding(source))
+        return seen[-1]
+
+    monkeypatch.setattr(prediction, "decode", noted)
+    for make in (predict, predict_still):
+        assert [frame for frame, _ in make(network, video.source, (1, 3))] == [1, 3]
+    assert [decoding.frames for decoding in seen] == [5, 5], "up to the first frame that is past the last one"
 
 
 def test_a_teacher_sees_the_head_reversed_and_still_frames_are_one_frame_sixteen_times(tmp_path: Path) -> None:
