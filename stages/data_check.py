@@ -2,8 +2,8 @@
 
 Two kinds of findings: what is broken is wrong for anyone who uses the set (exit code 1), what is noted is left out or
 mended by training and evaluation and is worth knowing. Cost without `decode`: names of all files, one pass over the
-packets of each video, and a few maps of each; some 20 ms for a video of 800 frames. With it every frame and every map is read, side
-by side on all cores.
+packets of each video, and a few maps of each; some 20 ms for a video of 800 frames. With it every frame and every map
+is read, side by side on all cores.
 """
 
 import os
