@@ -48,9 +48,11 @@ def _times(path: Path) -> list[Fraction]:
 
 
 def _sound(path: Path) -> list[tuple[bytes, float]]:
+    """The packets of the sound, and when each is heard, in seconds from the first frame."""
     with av.open(str(path)) as container:
         (sound,) = container.streams.audio
-        start = float(container.start_time or 0) / av.time_base
+        start = float(next(container.decode(video=0)).time or 0)
+        container.seek(0)
         packets = [packet for packet in container.demux(sound) if packet.size]
         return [(bytes(packet), float((packet.pts or 0) * sound.time_base) - start) for packet in packets]
 
@@ -92,15 +94,15 @@ def test_a_map_is_seen_where_it_is_bright_and_the_frame_where_it_is_dark() -> No
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", ["rabbit320.mp4", "flipping_a_pancake.mkv"])  # AAC; Opus
+@pytest.mark.parametrize("name", ["awkward/nasa_13013_mkv_duration_tag.mkv", "natural/flipping_a_pancake.mkv"])
 def test_the_sound_is_the_originals(tmp_path: Path, shared: Path, weights: Path, name: str) -> None:
-    video = tmp_path / name
-    video.symlink_to(shared / "data/videos/natural" / name)
+    video = tmp_path / Path(name).name  # AAC that begins before the picture; Opus
+    video.symlink_to(shared / "data/videos" / name)
     overlay = _overlay(video, weights)
     original, sound = _sound(video), _sound(overlay)
     assert [content for content, _ in sound] == [content for content, _ in original]
-    gaps = [heard - time for (_, heard), (_, time) in zip(sound, original, strict=True)]
-    assert max(gaps) - min(gaps) < 0.002
+    gaps = [abs(heard - time) for (_, heard), (_, time) in zip(sound, original, strict=True)]
+    assert max(gaps) < 0.002, "seconds out of step with the picture"
     assert abs(_times(overlay)[-1] - _times(video)[-1]) < 0.002
     assert not list(overlay.parent.glob("*.partial*"))
 
