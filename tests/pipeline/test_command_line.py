@@ -120,6 +120,21 @@ MISTAKES = {
     "a split that is empty": ("data check dots --split val", 1, "--split val: none of the 2 videos with density"),
     "a split that names others": ("data check dots --split list.yaml", 1, "list.yaml: 2 of its 2 videos are missing"),
     "a split of no labels": ("student-train --videos videos --store s --out r --split val", 2, "add --labels DIR"),
+    "predict nothing": (
+        "predict missing --weights tinyhd.safetensors --out maps",
+        1,
+        "missing: no such file or folder",
+    ),
+    "predict by a teacher": (
+        "predict videos --weights hd2s.safetensors --out maps",
+        1,
+        "holds a hd2s network, not tinyhd: use --teacher hd2s",
+    ),
+    "predict into a file": (
+        "predict videos --weights tinyhd.safetensors --out file/maps",
+        1,
+        "file/maps/good.mp4.json: Not a directory",
+    ),
     "unknown command": ("teacher-dmp", 2, "No such command"),
     "missing option": ("teacher-dump --videos videos", 2, "Missing option"),
     "verify of nothing": ("store verify none.zarr", 1, "none.zarr: no store there"),

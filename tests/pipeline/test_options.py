@@ -115,7 +115,9 @@ def test_every_option_that_is_repeatable_says_so_in_words_that_people_read() -> 
     shown = {parameter.metavar for parameter in parameters if getattr(parameter, "multiple", False)}
     assert shown == {"PATH…", "STAGE.KEY=VALUE…", "URL…", "NAME…", "FILE…"}
     unread = [p.name for p in parameters if not p.metavar and not getattr(p, "is_flag", False)]
-    assert set(unread) <= {"precision", "format", "brightness", "colours"}, "a choice shows what there is to choose from"
+    assert set(unread) <= {"precision", "format", "brightness", "colours"}, (
+        "a choice shows what there is to choose from"
+    )
 
 
 def test_version_and_environment_are_said(capsys: pytest.CaptureFixture[str]) -> None:
