@@ -65,16 +65,18 @@ def windows(
 
         one output, HD2S:    15 ... 1 0  | 16 ... 2 1   | ... | 0 1 ... 15 | 1 2 ... 16    the last frame of each
         one output, TinyHD:  0 0 ... 0 0 | 0 0 ... 0 1  | ... | 0 1 ... 15 | 1 2 ... 16    the last frame of each
-        16 outputs:          0 1 ... 15  | 16 ... 31    | ... | n-16 ... n-1               all, each frame once
+        16 outputs:          0 0 ... 0 0 | 1 2 ... 16   | ... | n-16 ... n-1               all, each frame once
+        16 outputs, a dump:  0 1 ... 15  | 16 ... 31    | ... | n-16 ... n-1               all, each frame once
 
-    `reverse_head` shows a one-output TinyHD the head as HD2S sees it, reversed in time.
+    `reverse_head` is as in a dump: a one-output TinyHD sees the head as HD2S does, reversed in time, and one with 16
+    outputs begins with 16 frames that are there. Without it frame 0 repeats before the start, as published.
     """
     if reverse_head is None:
         reverse_head = network.kind == "hd2s"
     if network.outputs == 1 and reverse_head:
         yield from ((window, window[-1:]) for _, window in sliding_windows(frames, every=every))
     else:
-        yield from _windows_behind(frames, every=every, outputs=network.outputs)
+        yield from _windows_behind(frames, every=every, outputs=network.outputs, repeats_first=not reverse_head)
 
 
 def teacher_windows_at(network: Network, wanted: Sequence[int], frames: int) -> list[tuple[list[int], list[int]]]:
@@ -96,15 +98,15 @@ def teacher_windows_at(network: Network, wanted: Sequence[int], frames: int) -> 
 
 
 def _windows_behind(
-    frames: Iterator[ScaledFrame], *, every: int, outputs: int
+    frames: Iterator[ScaledFrame], *, every: int, outputs: int, repeats_first: bool
 ) -> Iterator[tuple[list[ScaledFrame], list[ScaledFrame]]]:
-    """Windows that only look back; frame 0 repeats before the start."""
+    """Windows that only look back; frame 0 repeats before the start, and where it `repeats_first` it is answered so."""
     held: deque[ScaledFrame] = deque(maxlen=WINDOW)
     waiting: list[ScaledFrame] = []
     for frame in frames:
         held.extend([frame] * (1 if held else WINDOW))
         waiting.append(frame)
-        if len(waiting) == outputs:
+        if len(waiting) == outputs or (repeats_first and frame.place == 0):
             if outputs > 1 or frame.place % every == 0:
                 yield list(held), waiting
             waiting = []

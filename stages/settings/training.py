@@ -61,7 +61,7 @@ class Recipe:
     mixed_precision: bool = False
     """bfloat16 training; a GPU only"""
     memory_format: MemoryFormat = "channels_last"
-    """how clips, weights and features lie in memory; contiguous, as published, is slower"""
+    """how clips and weights lie in memory: channels_last, or contiguous as published; our CPU kernels want the first"""
     fused: bool = True
     """one kernel for the optimiser's arithmetic; false: torch's loop over the weights"""
     compile: bool = False
