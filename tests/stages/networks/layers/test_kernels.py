@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tinyhd_pipe.stages.networks.layers import depthwise as depthwise_module
 from tinyhd_pipe.stages.networks.layers import norm as norm_module
 from tinyhd_pipe.stages.networks.layers.cpu import Conv2d, Conv3d
-from tinyhd_pipe.stages.networks.layers.kernels import kernels
+from tinyhd_pipe.stages.networks.layers.kernels import _kernels, kernels
 from tinyhd_pipe.stages.networks.layers.layout import as_channels_last
 from tinyhd_pipe.stages.networks.layers.norm import RELU, RELU6, normalised, trains_in_kernels
 from tinyhd_pipe.stages.networks.layers.operators import depthwise, norm
@@ -190,7 +190,7 @@ def test_a_channels_last_network_can_be_exported() -> None:
 def test_without_a_compiler_or_with_one_that_fails_there_is_a_line_and_no_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = kernels.__wrapped__  # anew, whatever this process has
+    found = _kernels.__wrapped__  # anew, whatever this process has
     broken = tmp_path / "cc"
     broken.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho "no such header" >&2\nexit 1\n')
     broken.chmod(0o755)
