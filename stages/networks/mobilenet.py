@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tinyhd_pipe.stages.networks.layers.cpu import Conv3d
+from tinyhd_pipe.stages.networks.layers.cpu import Conv3d, clamped
 from tinyhd_pipe.stages.networks.layers.depthwise import DepthwiseConv3d
 from tinyhd_pipe.stages.networks.layers.norm import RELU6, normalised
 
@@ -78,6 +78,9 @@ class Activated(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         layer, norm = self
+        assert isinstance(layer, nn.Conv3d)
+        if isinstance(norm, nn.Identity):  # folded into the layer
+            return clamped(layer, x, RELU6)
         assert isinstance(norm, nn.BatchNorm3d)
         return normalised(norm, layer(x), top=RELU6)
 
@@ -118,8 +121,9 @@ class InvertedResidual(nn.Module):
         y = x  # (B, inputs, T, H, W) -> (B, outputs, T / stride, H / stride, W / stride)
         for layer in layers:
             y = layer(y)
-        assert isinstance(norm, nn.BatchNorm3d)
-        y = normalised(norm, y)
+        if not isinstance(norm, nn.Identity):  # folded into the projection
+            assert isinstance(norm, nn.BatchNorm3d)
+            y = normalised(norm, y)
         return x + y if self.residual else y
 
 

@@ -3,12 +3,14 @@
 Run as a dump is run (teacher_maps.py): each frame is decoded and scaled once, windows are cut in one thread and
 answered side by side in others, and HD2S sees neighbouring windows in runs that share work. What is not as in a dump is
 the head of a video, which a network sees here as it was taught: HD2S reversed in time, TinyHD with frame 0 repeated.
+A TinyHD has its norms folded for it.
 Cost: one window for each frame of a one-output network, one for 16 frames of a 16-output one, of those windows alone
 that answer for a frame that is asked for.
 """
 
 from collections.abc import Collection, Container, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinyhd_pipe.stages.networks.inference import clip_of, scaled_frames
+from tinyhd_pipe.stages.networks.layers.folding import folded
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.overlap import ahead, in_parallel
 from tinyhd_pipe.stages.networks.teacher_maps import (
@@ -95,6 +98,8 @@ def _still_windows(network: Network, source: VideoSource, wanted: Collection[int
 
 
 def _side_by_side(network: Network, batches: Iterator[WindowBatch]) -> Generator[list[tuple[int, Map]]]:
+    if network.kind == "tinyhd" and network.fast_layout:
+        network = replace(network, module=folded(network.module))
     with closing(ahead(batches, BATCHES_AHEAD)) as coming:
         yield from in_parallel(partial(_answers, network), coming, threads_for(network))
 

@@ -53,6 +53,16 @@ class Conv3d(nn.Conv3d):
         return F.conv3d(x, weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
+def clamped(conv: nn.Conv2d | nn.Conv3d, x: Tensor, top: float) -> Tensor:
+    """`conv(x)` clamped to [0, `top`], in one pass over memory where oneDNN is asked and nothing is learned."""
+    if not _wants_onednn(x) or torch.is_grad_enabled():
+        return F.hardtanh(conv(x), 0.0, top, inplace=True)
+    settings = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+    fused: Any = torch.ops.mkldnn._convolution_pointwise  # what torch.compile makes of the two
+    answered: Tensor = fused(x, conv.weight, conv.bias, *settings, "hardtanh", [0.0, top], "")
+    return answered
+
+
 class MaxPool3d(nn.Module):
     """`nn.MaxPool3d`; no window lies wholly in the padding."""
 
