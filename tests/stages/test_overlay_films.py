@@ -144,7 +144,7 @@ def test_ctrl_c_leaves_what_there_is_of_an_overlay_to_be_played(
     waiting.join()
     partial = tmp_path / "maps/film.mp4.overlay.partial.mp4"
     decoding = decode(source_of(partial))
-    assert 100 <= len(list(decoding)) < 600
+    assert 90 <= len(list(decoding)) < 600  # pictures may be a few frames ahead of the film
     assert decoding.problem is None
     assert not (tmp_path / "maps/film.mp4.overlay.mp4").exists()
     assert run(command) == 0
