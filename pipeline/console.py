@@ -109,6 +109,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     err.print(drawn)
 
 
+def problems(found: Mapping[str, str]) -> None:
+    """The videos that failed, or of which not all decoded, each with its line; nothing where there are none."""
+    if found:
+        table("did not decode, or not all of it", ("video", "why"), list(found.items()))
+
+
 def device(wanted: str) -> str:
     """The device that is meant by `--device`, said in one line where it was left to us.
 

@@ -160,8 +160,7 @@ def _show_dumped(dumped: "Dumped", *, as_json: bool) -> None:
     console.say(f"{dumped.store}: {dumped.videos} videos; {new}")
     if dumped.others:
         console.say(f"{dumped.others} other videos of the store were not given and stay in it; --prune drops them")
-    if dumped.problems:
-        console.table("did not decode, or not all of it", ("video", "why"), list(dumped.problems.items()))
+    console.problems(dumped.problems)
     console.result(dumped, as_json=as_json)
     if dumped.problems:
         raise Exit(1)

@@ -173,8 +173,7 @@ def _show(data: Path, scored: "Evaluation", videos: int) -> None:
     _show_differences(scored)
     for left_out in scored.left_out:
         console.say(str(left_out))
-    if scored.problems:
-        console.table("did not decode, or not all of it", ("video", "why"), list(scored.problems.items()))
+    console.problems(scored.problems)
 
 
 def _interval(low: float, high: float) -> str:

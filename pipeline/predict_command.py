@@ -87,8 +87,7 @@ def _note(at: "PredictProgress") -> str:
 def _show(predicted: "Predicted", *, as_json: bool) -> None:
     new = f"{predicted.frames} maps made now, {predicted.already_there} videos were there already"
     console.say(f"{predicted.out}: {predicted.videos} videos; {new}")
-    if predicted.problems:
-        console.table("did not decode, or not all of it", ("video", "why"), list(predicted.problems.items()))
+    console.problems(predicted.problems)
     console.result(predicted, as_json=as_json)
     if predicted.problems:
         raise Exit(1)

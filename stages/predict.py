@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinyhd_pipe.stages.networks.network import Network
+from tinyhd_pipe.stages.networks.prediction import fastest
 from tinyhd_pipe.stages.networks.prediction import predict as predicted_maps
 from tinyhd_pipe.stages.predictions.products import Product, Wanted, Work, work_on
 from tinyhd_pipe.stages.predictions.records import Made
@@ -88,9 +89,10 @@ def predict(
     finished = [work for work in works if not work.products]
     problems |= {work.source.id: problem for work in finished if (problem := work.record.problem)}
     run = _Run.of([work for work in works if work.products], report)
+    fast = fastest(network)
     for work in run.works:
         try:
-            problem = _make(work, network, run)
+            problem = _make(work, fast, run)
         except VideoError as error:
             problem = str(error)
             run.without_maps += 1

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from tinyhd_pipe.stages.bench.machine import machine
+from tinyhd_pipe.stages.bench.ways import Way, way_of
 from tinyhd_pipe.stages.dump.fidelity import kl_of, to_size
 from tinyhd_pipe.stages.dump.shard_work import make_shard
 from tinyhd_pipe.stages.networks.levels import LEVELS
@@ -67,19 +68,6 @@ class Agreement:
     """Mean KL(published ‖ ours) over all maps, nats."""
     cc: float
     """Mean correlation over all maps."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to make the maps."""
-
-    name: str
-    frames_a_second: float
-    """Median over the rounds; a frame is all five maps of it."""
-    spread: float
-    """(fastest - slowest) / median over the rounds."""
-    ratio: float
-    """How many times as fast as the published way: median of the ratios within a round."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +147,7 @@ def bench_dump(
     *_, dump, alone = speeds.values()
     return DumpBenchmark(
         agreements=tuple(agreements),
-        ways=tuple(_way(name, each, speeds["published"]) for name, each in speeds.items()),
+        ways=tuple(way_of(name, each, speeds["published"]) for name, each in speeds.items()),
         share=float(np.median(np.divide(dump, alone))),
         frames=sum(clip.frames for clip in clips),
         size=fastest.scaling.size,
@@ -300,8 +288,3 @@ def _interleaved(
             speeds[name].append(way())
     report(rounds + 1, rounds + 1, "")
     return speeds
-
-
-def _way(name: str, speeds: Sequence[float], published: Sequence[float]) -> Way:
-    median = float(np.median(speeds))
-    return Way(name, median, (max(speeds) - min(speeds)) / median, float(np.median(np.divide(speeds, published))))

@@ -23,6 +23,7 @@ from PIL import Image
 
 from tinyhd_pipe.stages.bench.machine import machine
 from tinyhd_pipe.stages.bench.matlab_metrics import matlab_scores
+from tinyhd_pipe.stages.bench.ways import Way, way_of
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
 from tinyhd_pipe.stages.gaze.protocols import PROTOCOLS, Protocol
 from tinyhd_pipe.stages.gaze.scoring import Map, Scores, Scoring, Truth, scores_of
@@ -41,19 +42,6 @@ FIXATIONS = 70
 """In a frame, as in DHF1K."""
 VALIDATION_FRAMES = 60_000
 """Of DHF1K's videos 601 to 700, about."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to score frames."""
-
-    name: str
-    frames_a_second: float
-    """Median over the rounds; a frame is all its metrics."""
-    spread: float
-    """(fastest - slowest) / median over the rounds."""
-    ratio: float
-    """How many times as fast as the transcription: median of the ratios within a round."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +115,7 @@ def bench_metrics(
     report(rounds, rounds, "")
     slowest = next(iter(speeds.values()))
     return MetricsBenchmark(
-        ways=tuple(_way(name, each, slowest) for name, each in speeds.items()),
+        ways=tuple(way_of(name, each, slowest) for name, each in speeds.items()),
         agreement=agreement,
         missing=missing,
         size=size,
@@ -230,8 +218,3 @@ def _as_data_set(frames: Sequence[_Frame], folder: Path) -> tuple[Scoring, Annot
     files = {kind: {n: f"{kind}/{n:04d}.png" for n in range(len(frames))} for kind in ("maps", "fixation")}
     video = AnnotatedVideo(VideoSource("made up", folder), folder, files["maps"], files["fixation"])
     return Scoring.of([video], EvaluateOptions()), video
-
-
-def _way(name: str, speeds: Sequence[float], slowest: Sequence[float]) -> Way:
-    median = float(np.median(speeds))
-    return Way(name, median, (max(speeds) - min(speeds)) / median, float(np.median(np.divide(speeds, slowest))))

@@ -59,7 +59,7 @@ def clip_of(window: Sequence[ScaledFrame]) -> Tensor:
 
 
 def windows(
-    network: Network, frames: Iterator[ScaledFrame], *, every: int, reverse_head: bool | None = None
+    network: Network, frames: Iterator[ScaledFrame], *, every: int, as_taught: bool = False
 ) -> Iterator[tuple[list[ScaledFrame], list[ScaledFrame]]]:
     """The windows that a network sees of a video, and the frames that each of them answers for.
 
@@ -68,15 +68,14 @@ def windows(
         16 outputs:          0 0 ... 0 0 | 1 2 ... 16   | ... | n-16 ... n-1               all, each frame once
         16 outputs, a dump:  0 1 ... 15  | 16 ... 31    | ... | n-16 ... n-1               all, each frame once
 
-    `reverse_head` is as in a dump: a one-output TinyHD sees the head as HD2S does, reversed in time, and one with 16
-    outputs begins with 16 frames that are there. Without it frame 0 repeats before the start, as published.
+    `as_taught` shows a TinyHD the head as it was taught and published: frame 0 repeats before the start. In a dump,
+    which is without, one output sees the head as HD2S does, reversed in time, and 16 begin with frames that are there.
     """
-    if reverse_head is None:
-        reverse_head = network.kind == "hd2s"
-    if network.outputs == 1 and reverse_head:
+    repeats_first = as_taught and network.kind != "hd2s"
+    if network.outputs == 1 and not repeats_first:
         yield from ((window, window[-1:]) for _, window in sliding_windows(frames, every=every))
     else:
-        yield from _windows_behind(frames, every=every, outputs=network.outputs, repeats_first=not reverse_head)
+        yield from _windows_behind(frames, every=every, outputs=network.outputs, repeats_first=repeats_first)
 
 
 def teacher_windows_at(network: Network, wanted: Sequence[int], frames: int) -> list[tuple[list[int], list[int]]]:

@@ -144,7 +144,7 @@ class Network:
             raise SettingError(f"{video}: holds {len(sources)} videos; give one of them, such as {sources[0].path}")
         # By name: what runs networks lies above them, and a dump does not depend on it.
         prediction = import_module("tinyhd_pipe.stages.networks.prediction")
-        coming: Iterator[tuple[int, NDArray[np.float32]]] = prediction.predict(self, sources[0])
+        coming: Iterator[tuple[int, NDArray[np.float32]]] = prediction.predict(prediction.fastest(self), sources[0])
         return coming
 
     def frame_logits(

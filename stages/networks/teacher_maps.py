@@ -63,7 +63,7 @@ def window_batches(
     every: int = 1,
     numbering: Numbering = AS_THEY_COME,
     wanted: Container[int] | None = None,
-    reverse_head: bool = True,
+    as_taught: bool = False,
 ) -> Iterator[WindowBatch]:
     """The batches of windows that `teacher_maps` answers, by rising frame.
 
@@ -71,14 +71,14 @@ def window_batches(
         every: every `every`-th frame is wanted, the first among them.
         numbering: numbers the frames.
         wanted: absolute numbers, where not all of those are wanted. A window that answers for none is not made.
-        reverse_head: as in `windows`.
+        as_taught: as in `windows`.
     """
 
     def is_wanted(frame: ScaledFrame) -> bool:
         return frame.place % every == 0 and (wanted is None or frame.number in wanted)
 
     frames = scaled_frames(teacher.scaling, pictures, numbering)
-    coming = windows(teacher, frames, every=every, reverse_head=reverse_head)
+    coming = windows(teacher, frames, every=every, as_taught=as_taught)
     if isinstance(wanted, Collection):  # nothing is decoded behind the last one
         last = max(wanted, default=-1)
         coming = takewhile(lambda window: window[1][0].number <= last, coming)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
 from tinyhd_pipe.stages.networks.network import Network
-from tinyhd_pipe.stages.networks.prediction import predict, predict_still
+from tinyhd_pipe.stages.networks.prediction import fastest, predict, predict_still
 from tinyhd_pipe.stages.settings.evaluate import Baselines
 from tinyhd_pipe.store.errors import SettingError
 
@@ -38,13 +38,14 @@ class Contender:
 
 def of_network(name: str, network: Network) -> Contender:
     """A teacher or student."""
-    return Contender(name, network.identity, lambda video, frames: predict(network, video.source, frozenset(frames)))
+    fast = fastest(network)
+    return Contender(name, network.identity, lambda video, frames: predict(fast, video.source, frozenset(frames)))
 
 
 def of_still_frames(name: str, network: Network) -> Contender:
     """The same network, shown every frame standing still: what motion is worth to it."""
-    identity = {**network.identity, "frames": "still"}
-    return Contender(STILL.format(name), identity, lambda video, frames: predict_still(network, video.source, frames))
+    identity, fast = {**network.identity, "frames": "still"}, fastest(network)
+    return Contender(STILL.format(name), identity, lambda video, frames: predict_still(fast, video.source, frames))
 
 
 def centre_prior() -> Contender:

@@ -57,14 +57,6 @@ def learnable(videos: Sequence[AnnotatedVideo]) -> Learnable:
     )
 
 
-def training_video(video: AnnotatedVideo) -> TrainingVideo:
-    """A labelled video as something to learn from: every frame that decodes and has a density map is a target.
-
-    Raises VideoError where nothing of it decodes.
-    """
-    return _training_video(video)[0]
-
-
 def labelled_videos(sources: Sequence[VideoSource], annotated: Sequence[AnnotatedVideo]) -> Learnable:
     """Those of these videos that are annotated, matched by path. Raises DataError where none is."""
     given = {source.path.resolve(): source for source in sources}

@@ -23,8 +23,6 @@ LONGEST = 9
 STRETCHES = 5
 """Stretches of numbers that a line names."""
 _LAST_NUMBER = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
-Around = tuple[str, str]
-"""What stands before and behind the last number of a name."""
 
 
 @dataclass(frozen=True)

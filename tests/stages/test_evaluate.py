@@ -8,6 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from tests.moving_dot import SIZE, dot, make_data
 from tinyhd_pipe.pipeline.app import run
@@ -17,8 +18,8 @@ from tinyhd_pipe.stages.gaze.label_files import read_fixation_file
 from tinyhd_pipe.stages.gaze.truth import Gaze
 from tinyhd_pipe.stages.networks import prediction
 from tinyhd_pipe.stages.networks.hd2s import HD2S
-from tinyhd_pipe.stages.networks.network import load_student, ready
-from tinyhd_pipe.stages.networks.prediction import predict, predict_still
+from tinyhd_pipe.stages.networks.network import as_published, load_student, ready
+from tinyhd_pipe.stages.networks.prediction import fastest, predict, predict_still
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.networks.weights import write_weights
 from tinyhd_pipe.stages.predictions.contender import Contender, centre_prior, of_network, with_baselines
@@ -159,7 +160,20 @@ def test_networks_run_side_by_side_answer_as_one_window_at_a_time(tmp_path: Path
             clip = network.preprocess(read_frames(video.source, student_window(end)))
             expected = network(clip)["final"][0].numpy()
             expected = expected if outputs == 1 else expected[frame - end - 1]
-            assert np.abs(ours - expected).max() < 5e-5  # norms are folded there, which rounds otherwise
+            assert np.abs(ours - expected).max() < 1e-6
+
+
+def test_a_network_made_fastest_answers_alike_and_one_in_the_published_layout_is_left_as_it_is(tmp_path: Path) -> None:
+    (video,) = make_data(tmp_path / "dots", videos=1, labelled=1)
+    network = load_student(_student(tmp_path / "student.safetensors", outputs=16))
+    fast = fastest(network)
+    assert fast.identity == network.identity
+    assert not any(isinstance(layer, nn.BatchNorm3d) for layer in fast.module.modules())
+    for (frame, quick), (same, plain) in zip(predict(fast, video.source), predict(network, video.source), strict=True):
+        assert frame == same
+        assert np.abs(quick - plain).max() < 1e-3 * plain.std()
+    published = as_published(network)
+    assert fastest(published) is published
 
 
 def test_nothing_is_decoded_behind_the_last_frame_that_is_asked_for(

@@ -29,7 +29,7 @@ from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.student_train import stored_videos
 from tinyhd_pipe.stages.teacher_dump import teacher_dump
 from tinyhd_pipe.stages.training.dataset import ClipDataset, Sampling
-from tinyhd_pipe.stages.training.labelled import training_video
+from tinyhd_pipe.stages.training.labelled import learnable
 from tinyhd_pipe.stages.training.live_targets import LiveTargets
 from tinyhd_pipe.stages.training.losses import distillation_loss
 from tinyhd_pipe.stages.training.targets import Targets
@@ -157,7 +157,7 @@ def test_a_sample_s_last_frame_its_map_and_its_label_are_of_one_number(
         targets = Targets.of([dump(video.source, tmp_path / "maps.zarr")])
     elif way == "live":
         targets = LiveTargets.of(network_that_shows(), [video.source])
-    videos = stored_videos(targets, [video.source], [video]) if targets else [training_video(video)]
+    videos = stored_videos(targets, [video.source], [video]) if targets else learnable([video]).videos
     data = ClipDataset(
         videos, scaling=network_that_shows().scaling, sampling=Sampling(1, seed=1, flip=False), targets=targets
     )

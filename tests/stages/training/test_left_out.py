@@ -17,7 +17,7 @@ from tinyhd_pipe.stages.settings.training import TeacherRecipe
 from tinyhd_pipe.stages.student_train import student_train
 from tinyhd_pipe.stages.teacher_train import teacher_train
 from tinyhd_pipe.stages.training.fitting import Run
-from tinyhd_pipe.stages.training.labelled import learnable, training_video
+from tinyhd_pipe.stages.training.labelled import learnable
 from tinyhd_pipe.stages.training.targets import Targets
 from tinyhd_pipe.stages.video.sources import find_videos
 from tinyhd_pipe.store.errors import DataError
@@ -71,7 +71,7 @@ def test_of_good_videos_nothing_is_left_out_and_labels_are_all_learned(tmp_path:
     videos = make_data(tmp_path, videos=2, frames=18)
     assert learnable(videos).left_out == ()
     for video in videos:
-        usable = training_video(video).usable
+        usable = learnable([video]).videos[0].usable
         assert usable is not None
         assert usable.all()
 

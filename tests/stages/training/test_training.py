@@ -274,11 +274,11 @@ def test_a_reduced_teacher_learns_from_density_maps(sources: list[VideoSource], 
 
 
 def test_frames_without_a_density_map_are_not_learned_by_a_teacher(tmp_path: Path) -> None:
-    from tinyhd_pipe.stages.training.labelled import training_video
+    from tinyhd_pipe.stages.training.labelled import learnable
 
     (annotated,) = make_data(tmp_path, videos=2, labelled=1)
     (annotated.folder / "maps" / "0020.png").unlink()
     fewer = {frame: file for frame, file in annotated.density_maps.items() if frame != 19}
-    video: TrainingVideo = training_video(replace(annotated, density_maps=fewer))
+    video: TrainingVideo = learnable([replace(annotated, density_maps=fewer)]).videos[0]
     assert video.usable is not None
     assert np.flatnonzero(~video.usable).tolist() == [19]
