@@ -18,6 +18,10 @@ from tinyhd_pipe.store.errors import SettingError
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.from_gaze import FromGaze
 
+POSITIONS = {
+    "px": "positions in pixels (shares of the picture: --set from_gaze.position_unit=share)",
+    "share": "positions in shares of the picture (pixels: --set from_gaze.position_unit=px)",
+}
 app = Typer(
     cls=Group, help="Data sets with recorded gaze: make them, and look at what is in them.", no_args_is_help=True
 )
@@ -66,8 +70,8 @@ def _role_and_name(text: str) -> tuple[str, str]:
 
 def _show(made: "FromGaze") -> None:
     for table, columns in made.columns.items():
-        taken = ", ".join(f"{role} {name}" for role, name in columns.items() if role != "export")
-        console.say(f"{table}: read as {columns['export']}: {taken}")
+        taken = ", ".join(f"{role} {name}" for role, name in columns.items() if role not in ("export", "positions"))
+        console.say(f"{table}: read as {columns['export']}: {taken}; {POSITIONS[columns['positions']]}")
     console.say(
         f"{made.annotation}: {made.videos} videos, {made.frames:,} frames looked at, {made.points:,} fixations "
         f"of {made.observers} observers, from {made.rows:,} rows"

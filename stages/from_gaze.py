@@ -19,7 +19,7 @@ import numpy as np
 from tinyhd_pipe.stages.gaze.gaze_columns import Columns
 from tinyhd_pipe.stages.gaze.gaze_maps import Gaussian, write_maps
 from tinyhd_pipe.stages.gaze.gaze_points import points_of, sigma_of
-from tinyhd_pipe.stages.gaze.gaze_table import GazeRows, read_gaze_table
+from tinyhd_pipe.stages.gaze.gaze_table import GazeRows, position_unit, read_gaze_table
 from tinyhd_pipe.stages.gaze.spilled_rows import SpilledRows
 from tinyhd_pipe.stages.gaze.video_names import VideoNames
 from tinyhd_pipe.stages.settings.from_gaze import FromGazeOptions
@@ -56,7 +56,8 @@ class FromGaze:
     not_given: Sequence[str]
     """The first names of videos in the tables that are none of those given."""
     columns: Mapping[str, Mapping[str, str]]
-    """Table to role to the name of the column that was taken, and `export`: how the table was read."""
+    """Table to role to the name of the column that was taken, and how it was read: `export`, its kind, and `positions`,
+    px or share (of the picture's width and height)."""
     problems: Mapping[str, str]
     """Video id to one line, for those that could not be read."""
 
@@ -98,7 +99,10 @@ def from_gaze(
         rows=spilled.rows,
         left_out=dict(sorted((reason, rows) for reason, rows in made.left_out.items() if rows)),
         not_given=names.strangers[:NAMED],
-        columns={str(table): {"export": of.export.name, **of.names} for table, of in columns.items()},
+        columns={
+            str(table): {"export": of.export.name, "positions": position_unit(options, of), **of.names}
+            for table, of in columns.items()
+        },
         problems=made.problems,
     )
     if not made.points and not made.problems:

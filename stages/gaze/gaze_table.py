@@ -129,7 +129,7 @@ def _as_arrays(rows: Sequence[Sequence[str]], columns: Columns, options: FromGaz
 
     time_unit = _unit(options.time_unit, columns.unit_of("time"), "s")
     duration_unit = _unit(options.duration_unit, columns.unit_of("duration"), time_unit)
-    share = _unit(options.position_unit, columns.unit_of("x"), "px") == "share"
+    share = position_unit(options, columns) == "share"
     time = numbers("time", SECONDS[time_unit])
     if "start" in columns.places:
         time = time - numbers("start", SECONDS[time_unit])
@@ -153,6 +153,11 @@ def _as_arrays(rows: Sequence[Sequence[str]], columns: Columns, options: FromGaz
         from_first=origin == "first",
         read=read,
     )
+
+
+def position_unit(options: FromGazeOptions, columns: Columns) -> str:
+    """px or share: what x and y of a table are."""
+    return _unit(options.position_unit, columns.unit_of("x"), "px")
 
 
 def _unit(given: str, of_column: str | None, otherwise: str) -> str:

@@ -23,9 +23,12 @@ def test_a_table_becomes_a_data_set_and_a_table_again(tmp_path: Path, capsys: py
     assert run([*made, *column, "--json"]) == 0
     said = capsys.readouterr()
     assert "x rechts" in said.err
+    assert "; positions in shares of the picture" in said.err
     assert json.loads(said.out)["videos"] == 1
     assert run(["data", "to-gaze", str(tmp_path), "--out", str(tmp_path / "back.csv"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["points"] > 0
     assert (tmp_path / "back.csv").read_text().startswith("video,frame,x [share],y [share]\n001.mp4,0,")
+    assert run([*made, "--column", "x=rechts"]) == 0
+    assert "; positions in pixels (shares of the picture: --set" in capsys.readouterr().err, "what nothing says is told"
     assert run([*made, "--column", "x"]) == 2
     assert "--column 'x': expected ROLE=NAME" in capsys.readouterr().err
