@@ -205,9 +205,9 @@ def test_processes_that_nobody_brought_together_are_one_line(monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_torchrun_starts_them_as_readme_says(trainings: Trainings) -> None:
+def test_torchrun_starts_them_as_the_docs_say(trainings: Trainings) -> None:
     typed = re.search(
-        r"^ *torchrun --nproc-per-node 2 (.*?)student-train", (ROOT / "README.md").read_text(), re.MULTILINE
+        r"^ *torchrun --nproc-per-node 2 (.*?)student-train", (ROOT / "docs/students.md").read_text(), re.MULTILINE
     )
     assert typed
     out = trainings.root / "run"
