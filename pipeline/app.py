@@ -17,6 +17,7 @@ from tinyhd_pipe.pipeline import (
     bench_commands,
     commands,
     console,
+    convert_command,
     data_commands,
     dump_command,
     evaluate_command,
@@ -42,6 +43,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "student-train": training_commands.student_train,
     "evaluate": evaluate_command.evaluate,
     "predict": predict_command.predict,
+    "convert": convert_command.convert,
     "params": commands.show_params,
     "env": commands.show_environment,
 }

@@ -1,11 +1,17 @@
-"""What every test may use: real clips, published weights and golden maps; and signals as a terminal has them."""
+"""What every test may use: real clips, published weights, golden maps, a browser; signals as a terminal has them."""
 
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.browser import NAMES, chromium, launched
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -16,18 +22,23 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests that need ../shared where it is missing; in CI its absence is an error, never a skip.
+    """Skip tests that need ../shared or a browser where it is missing; in CI its absence is an error, never a skip.
 
     Those that need a GPU are skipped where there is none, each with a line of its own in the report.
     """
     _skip_what_needs_a_gpu([item for item in items if item.get_closest_marker("cuda")])
-    if SHARED.is_dir():
-        return
-    if os.environ.get("CI"):
-        raise pytest.UsageError(f"{SHARED} is missing: in CI the tests marked 'shared' must run")
-    for item in items:
-        if item.get_closest_marker("shared"):
-            item.add_marker(pytest.mark.skip(reason=f"needs {SHARED}"))
+    if not SHARED.is_dir():
+        _skip_what_is_marked("shared", items, missing=str(SHARED))
+    if chromium() is None:
+        _skip_what_is_marked("browser", items, missing=f"Chromium ({', '.join(NAMES)})")
+
+
+def _skip_what_is_marked(marker: str, items: list[pytest.Item], *, missing: str) -> None:
+    marked = [item for item in items if item.get_closest_marker(marker)]
+    if marked and os.environ.get("CI"):
+        raise pytest.UsageError(f"{missing} is missing: in CI the tests marked {marker!r} must run")
+    for item in marked:
+        item.add_marker(pytest.mark.skip(reason=f"needs {missing}: {item.name}"))
 
 
 def _skip_what_needs_a_gpu(items: list[pytest.Item]) -> None:
@@ -43,6 +54,16 @@ def _skip_what_needs_a_gpu(items: list[pytest.Item]) -> None:
 def shared() -> Path:
     """The folder of real clips, published weights and golden maps."""
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """Chromium without a window, for tests marked `browser`.
+
+    One for each file of tests: while Playwright runs, its event loop is that of the whole thread.
+    """
+    with launched() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
