@@ -21,6 +21,7 @@ from tinyhd_pipe.pipeline import (
     data_commands,
     dump_command,
     evaluate_command,
+    export_command,
     predict_command,
     store_commands,
     training_commands,
@@ -44,6 +45,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate_command.evaluate,
     "predict": predict_command.predict,
     "convert": convert_command.convert,
+    "export": export_command.export,
     "params": commands.show_params,
     "env": commands.show_environment,
 }

@@ -270,7 +270,8 @@ def _shape(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
 
 
 def _check_clip(shape: Sequence[int]) -> None:
-    fits = len(shape) == 5 and tuple(shape[1:3]) == (3, FRAMES) and min(shape) > 0
+    # Side by side: a comparison of the sides with each other would tie a traced batch to the frames.
+    fits = len(shape) == 5 and tuple(shape[1:3]) == (3, FRAMES) and all(side > 0 for side in shape)
     if not fits or shape[3] % GRID or shape[4] % GRID:
         raise SettingError(
             f"a clip of shape {tuple(shape)}: expected (batch, 3, {FRAMES}, y, x), with y and x "
