@@ -32,6 +32,7 @@ run: $(VENV)/bin/dvc
 	@no_scm=$$(git rev-parse --git-dir >/dev/null 2>&1 && echo false || echo true); \
 	if $$no_scm || test -e .dvc/config.local; then $(BIN)/dvc config --quiet --local core.no_scm $$no_scm; fi
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
+	@echo 'the page of this run, for any browser: $(CURDIR)/runs/report.html'
 
 # Hold what `make run` measured against what README promises.
 figures: run
@@ -50,4 +51,5 @@ lint: $(VENV)/bin/pytest
 # All but the figures that git has.
 clean:
 	rm -rf $(VENV) build data runs/teacher runs/student runs/evaluation/videos runs/evaluation/comparison.png \
+		runs/evaluation/evaluation.json runs/report.html \
 		dvc_plots .dvc/tmp .dvc/cache dvc.lock

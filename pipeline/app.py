@@ -23,6 +23,7 @@ from tinyhd_pipe.pipeline import (
     evaluate_command,
     export_command,
     predict_command,
+    report_command,
     store_commands,
     training_commands,
 )
@@ -46,6 +47,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict_command.predict,
     "convert": convert_command.convert,
     "export": export_command.export,
+    "report": report_command.report,
     "params": commands.show_params,
     "env": commands.show_environment,
 }

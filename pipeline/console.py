@@ -18,6 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tinyhd_pipe.stages.reports.words import duration as duration
+from tinyhd_pipe.stages.reports.words import size as size
+
 SECONDS_BETWEEN_LINES = 10.0
 err = Console(stderr=True, highlight=False)
 
@@ -131,25 +134,6 @@ def device(wanted: str) -> str:
     return (
         device_of(chosen.device, os.environ.get("LOCAL_RANK", "0"), device_count()) if are_several() else chosen.device
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the words that one would use: 40 s, 3 min, 5 h 20 min."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def size(count: float) -> str:
-    """Bytes with a decimal prefix: 812 bytes, 3.96 kB, 26.4 GB."""
-    if count < 1000:
-        return f"{count:.0f} bytes"
-    for unit in ("kB", "MB", "GB"):
-        count /= 1000
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-    return f"{count / 1000:.3g} TB"
 
 
 def result(value: Any, *, as_json: bool) -> None:

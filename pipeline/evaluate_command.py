@@ -5,7 +5,7 @@ What is heavy is imported inside, so `--help` answers at once.
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,12 @@ from typer import Exit, Option
 
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.allocator import keep_freed_memory
+from tinyhd_pipe.pipeline.given import given_paths
 from tinyhd_pipe.pipeline.options import Device, Json, Layout, Overrides, Params, Split, TeacherKind
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
+    from tinyhd_pipe.stages.gaze.evaluation_file import Setting
     from tinyhd_pipe.stages.gaze.figures import Evaluation
     from tinyhd_pipe.stages.networks.network import Network
     from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
@@ -38,7 +40,9 @@ def evaluate(
         list[Path] | None,
         Option(help="Predicted maps of others: DIR/001/0001.png, DIR/001.avi, or one grey video.", metavar="PATH…"),
     ] = None,
-    out: Annotated[Path | None, Option(help="Folder for metrics/, videos/ and comparison.png.", metavar="DIR")] = None,
+    out: Annotated[
+        Path | None, Option(help="Folder for metrics/, videos/, evaluation.json and comparison.png.", metavar="DIR")
+    ] = None,
     frames: Annotated[bool, Option("--frames", help="Write frames/ to --out, too: a row for each frame.")] = False,
     resume: Annotated[bool, Option("--resume", help="Take what --out keeps of scored videos.")] = False,
     protocol: Annotated[
@@ -66,6 +70,7 @@ def evaluate(
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import evaluate as stage
     from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
+    from tinyhd_pipe.stages.gaze.evaluation_file import write_evaluation
     from tinyhd_pipe.stages.gaze.figures import write_figures, write_frames
     from tinyhd_pipe.stages.predictions.contender import with_baselines
     from tinyhd_pipe.stages.predictions.pictures import of_pictures
@@ -105,6 +110,8 @@ def evaluate(
     _show(data, scored, len(annotated))
     if out is not None:
         write_figures(scored, out)
+        paths = given_paths(data=data, weights=weights, teacher_weights=teacher_weights, store=store, maps=maps)
+        write_evaluation(scored, _setting(networks, paths), out)
         whole = [video for video in annotated if video.source.id not in scored.problems]
         if whole and networks:
             picture = stage.comparison_sheet(whole, networks, out / "comparison.png", rows=options.rows)
@@ -130,6 +137,24 @@ def _networks(
     for name, path in named("student", students).items():
         loaded[name] = load_student(path, device=device, precision=options.precision)
     return loaded
+
+
+def _setting(networks: Mapping[str, "Network"], paths: Mapping[str, Sequence[str]]) -> "Setting":
+    """What was scored on what: of every row its file, and of networks the digest of that."""
+    from tinyhd_pipe.stages.gaze.evaluation_file import Scored, Setting
+
+    files = {
+        name: path
+        for kind, option in (("teacher", "teacher_weights"), ("student", "weights"))
+        for name, path in named(kind, paths.get(option, [])).items()
+    }
+    rows = {
+        name: Scored(network.kind, files[name], network.facts.get("weights_sha256"))
+        for name, network in networks.items()
+    }
+    for kind in ("store", "maps"):
+        rows |= {name: Scored(kind, path) for name, path in named(kind, paths.get(kind, [])).items()}
+    return Setting(rows, paths, str(Path.cwd()))
 
 
 def named(kind: str, given: Sequence[str | Path]) -> dict[str, str]:

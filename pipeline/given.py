@@ -1,4 +1,4 @@
-"""The videos that a command is given: found below its paths, with a line on what was passed over there."""
+"""What a command is given: the videos below its paths, with a line on what was passed over there; and the paths."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,3 +21,9 @@ def given_videos(paths: Sequence[Path]) -> "list[VideoSource]":
     for left_out in found.left_out:
         console.say(str(left_out))
     return list(found.videos)
+
+
+def given_paths(**given: object) -> dict[str, list[str]]:
+    """Option -> the paths and URLs that were given of it, as text; options that were left out are not in it."""
+    rows = {option: paths if isinstance(paths, list) else [paths] for option, paths in given.items()}
+    return {option: [str(path) for path in paths] for option, paths in rows.items() if paths not in ([None], [])}

@@ -21,6 +21,7 @@ from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
 from tinyhd_pipe.stages.settings.from_gaze import FromGazeOptions
 from tinyhd_pipe.stages.settings.predict import PredictOptions
 from tinyhd_pipe.stages.settings.ranges import Count, Size
+from tinyhd_pipe.stages.settings.report import ReportOptions
 from tinyhd_pipe.stages.settings.sample_data import SampleOptions
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions, StoredLevel
 from tinyhd_pipe.stages.settings.training import StudentRecipe, TeacherRecipe
@@ -73,6 +74,7 @@ class Params:
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     from_gaze: FromGazeOptions = field(default_factory=FromGazeOptions)
     predict: PredictOptions = field(default_factory=PredictOptions)
+    report: ReportOptions = field(default_factory=ReportOptions)
 
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -80,6 +82,7 @@ _GROUPS = (
     *(Params, Data, SampleOptions, TeacherRecipe, TeacherDump, StudentRecipe, EvaluateOptions, StoredLevel),
     FromGazeOptions,
     PredictOptions,
+    ReportOptions,
 )
 for _group in _GROUPS:
     for _kind in _group.__mro__[:-1]:  # here and not in stages, which know nothing of pydantic

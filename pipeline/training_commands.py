@@ -11,7 +11,7 @@ from typer import Option
 
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.allocator import keep_freed_memory
-from tinyhd_pipe.pipeline.given import given_videos
+from tinyhd_pipe.pipeline.given import given_paths, given_videos
 from tinyhd_pipe.pipeline.live_teacher import LiveTeacher, check_teacher_options, live_targets
 from tinyhd_pipe.pipeline.options import (
     CheckpointMinutes,
@@ -105,6 +105,7 @@ def teacher_train(
         device=console.device(device),
         checkpoint_minutes=checkpoint_minutes,
         tensorboard=tensorboard,
+        given=given_paths(data=data),
         left_out=_say_left_out,
     )
     _say_kernels(run.device)
@@ -176,6 +177,7 @@ def student_train(
         device=console.device(device),
         checkpoint_minutes=checkpoint_minutes,
         tensorboard=tensorboard,
+        given=given_paths(store=store, videos=videos, labels=labels, teacher_weights=teacher_weights),
         left_out=_say_left_out,
     )
     targets: TeacherMaps | None = stored

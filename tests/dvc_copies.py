@@ -24,6 +24,7 @@ TINY: dict[str, dict[str, Any]] = {
     "assistant_dump": {"fidelity": 0.01, "shard_megabytes": 0.05, "precision": "float32"},
     "student_train": {"reduction": 4, "size": [32, 64], "epochs": 1, "validation_clips": 1},
     "evaluate": {"every": 16, "baselines": "still"},
+    "report": {"loop_frames": 2},
 }
 KEPT = ("store", "stages", "pipeline", ".dvc/config", ".dvc/.gitignore", ".dvc/plots")
 KEPT_FILES = ("dvc.yaml", ".dvcignore", ".gitignore", "Makefile")

@@ -3,11 +3,11 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import av
 import torch
 
+from tinyhd_pipe.stages.networks.device import name_of
 from tinyhd_pipe.stages.networks.precision import processor_flags
 
 PACKAGES = ("torch", "zarr", "numcodecs", "dask", "distributed", "av", "numpy", "typer", "rich", "pydantic", "dvc")
@@ -18,7 +18,7 @@ UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "
 def machine(device: str = "cpu") -> dict[str, str]:
     """Processor or GPU, threads, and the versions of what computes."""
     return {
-        "processor": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+        "processor": name_of(device),
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -33,7 +33,7 @@ def environment() -> dict[str, str]:
         "tinyhd-pipe": _version("tinyhd-pipe"),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": name_of(),
         "units": " ".join(unit for unit in UNITS if unit in flags) or "-",
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "threads of torch": str(torch.get_num_threads()),
@@ -42,18 +42,6 @@ def environment() -> dict[str, str]:
         **{package: _version(package) for package in PACKAGES},
         "FFmpeg": ", ".join(f"{name} {'.'.join(map(str, found))}" for name, found in av.library_versions.items()),
     }
-
-
-def _processor() -> str:
-    named = (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
-
-
-def _cpuinfo() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []
 
 
 def _version(package: str) -> str:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from tinyhd_pipe.stages.dump.break_even import BreakEven, break_even, windows_of
 from tinyhd_pipe.stages.dump.identity import as_of_now, description_of, levels_for, nothing_decodes
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
-from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.stages.video.decoding import count_packets, decode
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
 from tinyhd_pipe.store.errors import VideoError
@@ -27,22 +27,6 @@ from tinyhd_pipe.store.writer import create_or_open, read_description
 
 MEASURED_SECONDS, MEASURED_MAPS = 5.0, 48
 """Enough of a measurement; at least one chunk of maps is made."""
-
-
-@dataclass(frozen=True)
-class BreakEven:
-    """After how many epochs of a student the whole dump has cost less than the teacher inside the training.
-
-    As published, an epoch is one clip of every labelled video and as many of unlabelled ones.
-    """
-
-    clips_an_epoch: int
-    windows_a_clip: tuple[int, int]
-    """Teacher windows for one clip of an S and of an M student."""
-    epochs_single: float
-    """For an S student, which has one map a clip."""
-    epochs_multi: float
-    """For an M student, which has 16."""
 
 
 @dataclass(frozen=True)
@@ -212,10 +196,7 @@ def _bytes_a_map(url: str, description: Description) -> float:
 
 
 def _break_even(teacher: Network, frames: int, options: DumpOptions, *, videos: int, labelled: int) -> BreakEven:
-    """Windows against windows: inside the training, where no neighbours share work, one costs at least as much."""
+    """As published: an epoch is one clip of every labelled video and as many of unlabelled ones."""
     clips = labelled * (2 if videos > labelled else 1) if labelled else videos
-    in_loop = (1, WINDOW if teacher.outputs == 1 else 1)
-    windows = -(-frames // options.every) if teacher.outputs == 1 else -(-frames // WINDOW)
-    windows *= 2 if options.flip == "both" else 1
-    single, multi = (windows / (count * clips) for count in in_loop)
-    return BreakEven(clips, in_loop, epochs_single=single, epochs_multi=multi)
+    windows = windows_of(frames, outputs=teacher.outputs, every=options.every, mirrored=options.flip == "both")
+    return break_even(windows, clips, outputs=teacher.outputs)

@@ -5,7 +5,9 @@ both kinds of network, since not every operation of theirs exists in every versi
 nothing elsewhere.
 """
 
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -49,6 +51,18 @@ def device_of(device: str, worker: object, count: int) -> str:
     cuda:2, cpu                 ->  as they are
     """
     return f"cuda:{int(str(worker)) % count}" if device == "cuda" and count else device
+
+
+def name_of(device: str = "cpu") -> str:
+    """What a device is called by its maker: the GPU, else the processor."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    try:
+        told = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        told = []
+    named = (line.split(":", 1)[1].strip() for line in told if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def _there(wanted: str) -> str:

@@ -10,7 +10,7 @@ release the interpreter's lock.
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tinyhd_pipe.stages.training.history import EpochReport, StepReport
 from tinyhd_pipe.stages.training.loading import Part, keys_left, parts
 from tinyhd_pipe.stages.training.optimisation import average_of, clip, learning_rate, optimiser_of, set_rate
 from tinyhd_pipe.stages.training.processes import ALONE, Processes
+from tinyhd_pipe.stages.training.record import Recording, of_run, recorded
 from tinyhd_pipe.stages.training.signals import uninterrupted
 from tinyhd_pipe.stages.training.tensorboard import Log, tensorboard
 from tinyhd_pipe.store.errors import SettingError, TrainingError
@@ -83,6 +84,8 @@ class Run:
     """Those that share out the steps; the first of them alone writes, validates and tells."""
     tensorboard: bool = False
     """Log for TensorBoard, in `out`/tensorboard."""
+    given: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Option -> paths and URLs of the data, which `run.json` keeps for those who report on the run."""
     left_out: Callable[[str], None] = lambda line: None
     """Told, before anything is learned, what is not learned from: a line for each kind of thing."""
     begun: Callable[[int, Sequence[EpochReport]], None] = lambda done, history: None
@@ -103,11 +106,12 @@ class _Work:
     stand: Stand
     log: Log
     steps_per_epoch: int
+    recording: Recording
 
 
 def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
-    """Fit a network and leave `best.safetensors`, `last.safetensors`, `history.csv` and `validation.png` in the run's
-    folder.
+    """Fit a network and leave its weights (`best.safetensors`, `last.safetensors`), `history.csv`, `run.json` and
+    `validation.png` in the run's folder.
 
     Raises SettingError when that folder holds a run that may not be touched, mixed precision is asked of a CPU, or
     TensorBoard where it is not installed; TrainingError, with the samples named and the last good checkpoint kept, when
@@ -129,7 +133,9 @@ def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
     done = stand.epoch * steps_per_epoch + stand.step
 
     with tensorboard(run.out / "tensorboard", done=done, wanted=run.tensorboard and run.processes.is_first) as log:
-        work = _Work(objective, recipe, run, held, trained(module, recipe), stand, log, steps_per_epoch)
+        recording = recorded(run.out, of_run(objective.dataset, run.given, run.device, samples_per_epoch), done)
+        network = trained(module, recipe)
+        work = _Work(objective, recipe, run, held, network, stand, log, steps_per_epoch, recording)
         run.begun(done, stand.history)
         try:
             while not stand.has_ended:
@@ -207,6 +213,7 @@ def _keep(work: _Work) -> None:
     if work.run.processes.is_first:
         work.log.flush()
         save(work.run.out, work.objective.facts, work.held, work.stand)
+        work.recording.write(work.run.out)
 
 
 def _refuse_what_cannot_be(recipe: Recipe, run: Run) -> None:

@@ -27,6 +27,7 @@ STAGES = (
     "assistant_dump",
     "student_train",
     "evaluate",
+    "report",
 )
 VERBS = {stage: stage for stage in STAGES} | {"assistant_train": "student_train", "assistant_dump": "teacher_dump"}
 Files = frozenset[str]
@@ -113,12 +114,13 @@ def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "data/maps.zarr/x",
         "data/rc1.zarr/x",
     )
-    results = ("comparison.png", "videos/teacher.csv", "metrics/teacher.json")
+    results = ("comparison.png", "evaluation.json", "videos/teacher.csv", "metrics/teacher.json")
     runs = (
         "teacher/best.safetensors",
         "rc1/best.safetensors",
         "student/best.safetensors",
         *(f"evaluation/{name}" for name in results),
+        "report.html",
     )
     for name in (*outputs, *(f"runs/{name}" for name in runs)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +142,7 @@ def test_one_line_of_any_file_changes_the_stages_that_run_it(committed: Path, co
     assert _changed(committed) == set(), "nothing has changed"
     changes = {room: {stage for stage in STAGES if room in code_of(stage)} for room in _one_file_of_each_room()}
     assert changes["stages/networks/tinyhd.py"] == set(STAGES) - {"sample_data"}
-    assert changes["stages/pictures/sheets.py"] == {"evaluate", "assistant_train", "student_train", "teacher_train"}
+    assert changes["stages/pictures/sheets.py"] == set(STAGES) - {"sample_data", "teacher_dump", "assistant_dump"}
     assert [stages for name, stages in changes.items() if name.startswith(("stages/bench/", "pipeline/"))] == [
         set()
     ] * 2

@@ -33,6 +33,7 @@ def test_the_wheel_holds_three_packages_below_one_name(wheel: Path) -> None:
     kernels = PROJECT / "stages" / "networks" / "layers" / "kernels"
     for source in (path for path in kernels.iterdir() if path.suffix in (".c", ".h")):
         assert f"tinyhd_pipe/stages/networks/layers/kernels/{source.name}" in names, "compiled where it is installed"
+    assert "tinyhd_pipe/stages/reports/report.html.j2" in names, "the page's template"
     assert not [name for name in names if "test" in name]
 
 

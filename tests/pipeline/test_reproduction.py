@@ -37,7 +37,7 @@ def test_killed_in_the_dump_it_goes_on_where_it_was_and_then_there_is_nothing_le
     times = {path: path.stat().st_mtime_ns for path in finished}
     assert not (copy / "runs" / "student").exists(), "it was killed too late to mean anything"
 
-    assert stages_run_by(copy, *REPRO) == {"teacher_dump", "student_train", "evaluate"}
+    assert stages_run_by(copy, *REPRO) == {"teacher_dump", "student_train", "evaluate", "report"}
     assert {path: path.stat().st_mtime_ns for path in finished} == times
     assert len(_sealed(copy)) > len(finished)
     assert stages_run_by(copy, *REPRO) == set()
@@ -47,16 +47,16 @@ def test_killed_in_the_dump_it_goes_on_where_it_was_and_then_there_is_nothing_le
 def test_one_number_reruns_only_what_depends_on_it(copy: Path) -> None:
     settings = {**TINY, "evaluate": {"every": 8}}
     write_settings(copy, settings)
-    assert stages_run_by(copy, *REPRO) == {"evaluate"}
+    assert stages_run_by(copy, *REPRO) == {"evaluate", "report"}
     settings["student_train"] = {**TINY["student_train"], "seed": 1}
     write_settings(copy, settings)
-    assert stages_run_by(copy, *REPRO) == {"student_train", "evaluate"}
+    assert stages_run_by(copy, *REPRO) == {"student_train", "evaluate", "report"}
 
 
 @pytest.mark.slow
 def test_another_teacher_makes_its_own_maps_of_the_same_clips(copy: Path) -> None:
     write_settings(copy, {**TINY, "teacher_train": {**TINY["teacher_train"], "seed": 1}})
-    assert stages_run_by(copy, *REPRO) == {"teacher_train", "teacher_dump", "student_train", "evaluate"}
+    assert stages_run_by(copy, *REPRO) == {"teacher_train", "teacher_dump", "student_train", "evaluate", "report"}
     teacher = read_weights(copy / "runs" / "teacher" / "best.safetensors").sha256
     assert open_store(copy / "data" / "maps.zarr").info()["teacher"]["weights_sha256"] == teacher
 
@@ -84,8 +84,9 @@ def test_ones_own_clips_and_teacher_are_used_by_naming_them_in_the_settings(tmp_
     assert store.info()["teacher"]["weights_sha256"] == read_weights(mine / "hd2s.safetensors").sha256
     assert not (copy / "data").exists()
 
-    assert stages_run_by(copy, *REPRO) == {"sample_data", "teacher_train"}, "who asks for all gets all, and none fitted"
+    others = {"sample_data", "teacher_train", "report"}
+    assert stages_run_by(copy, *REPRO) == others, "who asks for all gets all, and none fitted"
     assert not (copy / "runs" / "teacher" / "history.csv").exists()
     clips = sorted((mine / "heldout" / "video").iterdir())
     clips[0].write_bytes(sorted((mine / "unlabelled").iterdir())[0].read_bytes())
-    assert stages_run_by(copy, *REPRO) == {"evaluate"}
+    assert stages_run_by(copy, *REPRO) == {"evaluate", "report"}

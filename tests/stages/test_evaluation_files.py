@@ -3,10 +3,14 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
+from tinyhd_pipe.stages.gaze.evaluation_file import Scored, Setting, read_evaluation, write_evaluation
 from tinyhd_pipe.stages.gaze.figures import Evaluation, write_figures
+from tinyhd_pipe.stages.gaze.intervals import Difference
 from tinyhd_pipe.stages.gaze.scoring import METRICS
+from tinyhd_pipe.stages.gaze.truth import LeftOut
 
 SCORES = dict(zip(METRICS, (0.8, 0.6, 3.5, 0.95, 0.7, 0.6, 1.2, 0.1), strict=True))
 UNRECORDED = {**SCORES, **dict.fromkeys(("NSS", "AUC-J", "s-AUC", "IG"), math.nan)}
@@ -44,3 +48,22 @@ def test_a_second_evaluation_takes_the_place_of_the_first_and_leaves_nothing_bes
     write_figures(SCORED, tmp_path)
     assert json.loads((tmp_path / "metrics" / "teacher.json").read_text()) == SCORES
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_an_evaluation_is_read_back_as_it_was_what_does_not_exist_included(tmp_path: Path) -> None:
+    whole = replace(
+        SCORED,
+        intervals={"teacher": {"CC": (0.7, 0.9), "NSS": (math.nan, math.nan)}},
+        differences=(Difference("teacher", "teacher, still frames", "CC", 0.1, (0.05, 0.2), math.nan, 1),),
+        left_out=(LeftOut("001.mp4", 2, 9, "are black"),),
+        problems={"003.mp4": "does not decode"},
+    )
+    setting = Setting({"teacher": Scored("hd2s", "t.pt", "abc")}, {"data": ["clips"]}, "/home")
+    write_evaluation(whole, setting, tmp_path)
+    read = read_evaluation(tmp_path)
+    assert read is not None
+    assert str(read.scored) == str(whole), "NaN is not equal to itself, and is written as nan"
+    assert read.setting == setting
+    assert (read.row_of("abc"), read.row_of("abd")) == ("teacher", None)
+    (tmp_path / "evaluation.json").write_text('{"version": 0}')
+    assert read_evaluation(tmp_path) is None

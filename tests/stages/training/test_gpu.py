@@ -18,6 +18,7 @@ from tinyhd_pipe.stages.training.checkpoint import Held, Stand
 from tinyhd_pipe.stages.training.dataset import Batch
 from tinyhd_pipe.stages.training.execution import trained
 from tinyhd_pipe.stages.training.loading import Part
+from tinyhd_pipe.stages.training.record import Recording, RunRecord
 from tinyhd_pipe.stages.training.tensorboard import Log
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store import Store
@@ -58,7 +59,8 @@ def test_in_mixed_precision_only_the_network_computes_in_bfloat16(tmp_path: Path
     objective: Any = type("Objective", (), {"loss_terms": staticmethod(terms)})
     held = Held(module, None, torch.optim.SGD(module.parameters(), lr=0.1))
     network = trained(module, recipe)
-    work = fitting._Work(objective, recipe, fitting.Run(tmp_path), held, network, Stand(), Log(None, 0), 1)
+    run, recording = fitting.Run(tmp_path), Recording(RunRecord(), 0.0)
+    work = fitting._Work(objective, recipe, run, held, network, Stand(), Log(None, 0), 1, recording)
     fitting._gradients(work, Part([_batch(2), _batch(1)], samples=3))
     assert seen == [("network", torch.bfloat16), ("loss", torch.float32, False)] * 2
     assert module.conv.weight.grad is not None
