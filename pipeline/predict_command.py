@@ -14,7 +14,9 @@ from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.options import VIDEOS, Device, Json, Overrides, Params, Weights
 
 if TYPE_CHECKING:
+    from tinyhd_pipe.stages.applications.reframing import Reframing
     from tinyhd_pipe.stages.predict import Predicted, PredictProgress
+    from tinyhd_pipe.stages.settings.predict import PredictOptions
 
 
 def predict(
@@ -42,6 +44,13 @@ def predict(
     side_by_side: Annotated[
         bool, Option("--side-by-side", help="Of the overlay: the frame on the left, its map over it on the right.")
     ] = False,
+    reframe: Annotated[
+        str | None,
+        Option(
+            help="Write VIDEO.9x16.mp4, too, cropped to what is looked at, with the sound; VIDEO.9x16.csv says where.",
+            metavar="W:H",
+        ),
+    ] = None,
     teacher: Annotated[
         str, Option(help="Kind of the network: tinyhd (a student), or hd2s.", metavar="KIND")
     ] = "tinyhd",
@@ -65,19 +74,31 @@ def predict(
 
     keep_freed_memory()
     options = load_params(params, overrides).predict
+    wanted = Wanted(
+        format,
+        brightness,
+        Overlay(colours, options.strength, side_by_side) if overlay else None,
+        options.fps,
+        _reframing(reframe, options) if reframe else None,
+    )
     sources = [source for source in given_videos(videos) if out.resolve() not in source.path.resolve().parents]
     network = load_teacher(teacher, weights=weights, precision=options.precision, device=console.device(device))
-    drawn = Overlay(colours, options.strength, side_by_side)
     with console.progress("predict") as advance:
         predicted = stage.predict(
             sources,
             network,
             out,
-            Wanted(format, brightness, drawn if overlay else None, options.fps),
+            wanted,
             overwrite=overwrite,
             report=lambda at: advance(at.frames, at.frames_in_all, _note(at)),
         )
     _show(predicted, as_json=as_json)
+
+
+def _reframing(shape: str, options: "PredictOptions") -> "Reframing":
+    from tinyhd_pipe.stages.applications.reframing import Reframing, shape_of
+
+    return Reframing(shape_of(shape), options.reframe_speed, options.reframe_calm, options.reframe_ahead)
 
 
 def _note(at: "PredictProgress") -> str:

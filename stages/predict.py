@@ -20,8 +20,9 @@ from tinyhd_pipe.stages.networks.prediction import fastest
 from tinyhd_pipe.stages.networks.prediction import predict as predicted_maps
 from tinyhd_pipe.stages.predictions.products import Product, Wanted, Work, work_on
 from tinyhd_pipe.stages.predictions.records import Made
-from tinyhd_pipe.stages.video.decoding import count_packets, decode
+from tinyhd_pipe.stages.video.decoding import count_packets
 from tinyhd_pipe.stages.video.sources import VideoSource
+from tinyhd_pipe.stages.video.viewing import Viewing
 from tinyhd_pipe.store.errors import VideoError
 
 
@@ -152,12 +153,12 @@ class _AllBut:
 def _make(work: Work, network: Network, run: _Run) -> str | None:
     """Make what is missing of a video; what of it does not decode. Raises VideoError where nothing does."""
     there, record, made = work.frames_there, work.record, 0
-    decoding = decode(work.source)
+    viewing = Viewing(work.source)
     with (
         ExitStack() as open_products,
-        closing(predicted_maps(network, work.source, _AllBut(there), decoding=decoding)) as maps,
+        closing(predicted_maps(network, work.source, _AllBut(there), decoding=viewing)) as maps,
     ):
-        adds = [open_products.enter_context(product.write()) for product in work.products]
+        adds = [open_products.enter_context(product.write(viewing)) for product in work.products]
         for frame, saliency in maps:
             if not made:
                 for product in work.products:
@@ -167,8 +168,8 @@ def _make(work: Work, network: Network, run: _Run) -> str | None:
             made += 1
             run.made(work)
     for product in work.products:
-        record = record.having(product.name, Made(product.by, made + len(there), decoding.problem))
-    return decoding.problem
+        record = record.having(product.name, Made(product.by, made + len(there), viewing.problem))
+    return viewing.problem
 
 
 def _begun(product: Product, work: Work) -> Made:

@@ -29,7 +29,7 @@ from tinyhd_pipe.stages.networks.teacher_maps import (
     window_batches,
 )
 from tinyhd_pipe.stages.video.clips import WINDOW, student_window, teacher_window
-from tinyhd_pipe.stages.video.decoding import Decoding, decode
+from tinyhd_pipe.stages.video.decoding import Picture, decode
 from tinyhd_pipe.stages.video.index import frame_numbers, read_frames
 from tinyhd_pipe.stages.video.sources import VideoSource, numbering_of
 from tinyhd_pipe.store.errors import VideoError
@@ -52,7 +52,7 @@ def predict(
     source: VideoSource,
     frames: Container[int] | None = None,
     *,
-    decoding: Decoding | None = None,
+    decoding: Iterator[Picture | None] | None = None,
 ) -> Generator[tuple[int, Map]]:
     """(absolute frame, final map (y, x) in [0, 1] at the network's size) of those `frames` that the video has, rising.
 
@@ -60,7 +60,7 @@ def predict(
 
     Arguments:
         frames: absolute numbers; all by default.
-        decoding: of the video, not begun, for callers who ask it afterwards what did not decode.
+        decoding: the pictures of the video, not begun, for callers who ask afterwards what did not decode.
 
     Raises VideoError when nothing of the video decodes.
     """

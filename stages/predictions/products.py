@@ -9,12 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tinyhd_pipe.stages.applications.reframing import Reframing
 from tinyhd_pipe.stages.pictures.overlay import Overlay
 from tinyhd_pipe.stages.predictions.map_files import Add, archive, first_name, frames_there, pictures, zarr_group
 from tinyhd_pipe.stages.predictions.map_films import grey_film, overlay_film
 from tinyhd_pipe.stages.predictions.records import Made, Record, differing, read_record
+from tinyhd_pipe.stages.predictions.reframed_films import reframed_film
 from tinyhd_pipe.stages.settings.predict import Brightness, Format
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
+from tinyhd_pipe.stages.video.viewing import Viewing
 from tinyhd_pipe.store.errors import SettingError
 
 PICTURES = "png"
@@ -31,6 +34,8 @@ class Wanted:
     """A film of the maps over the frames, too."""
     fps: float = 25.0
     """Frames a second of films where the original does not say."""
+    reframing: Reframing | None = None
+    """A film of the part that is looked at, in another shape."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,9 @@ class Product:
     place: Path
     by: Mapping[str, Any]
     """What its bytes follow from."""
-    write: Callable[[], AbstractContextManager[Add]]
+    write: Callable[[Viewing], AbstractContextManager[Add]]
+    beside: tuple[Path, ...] = ()
+    """Further files that it has."""
 
     def frames_there(self) -> frozenset[int]:
         """The absolute frames that it has, where it is made of files by frame."""
@@ -49,7 +56,9 @@ class Product:
 
     def has(self, frames: int) -> bool:
         """Whether it is there with that many frames, once it was finished."""
-        return self.place.exists() and (self.name != PICTURES or len(self.frames_there()) >= frames)
+        if not all(place.exists() for place in (self.place, *self.beside)):
+            return False
+        return self.name != PICTURES or len(self.frames_there()) >= frames
 
     def remove(self) -> None:
         """Of a folder, what was made here alone."""
@@ -59,7 +68,8 @@ class Product:
         elif self.place.is_dir():
             shutil.rmtree(self.place)
         else:
-            self.place.unlink(missing_ok=True)
+            for place in (self.place, *self.beside):
+                place.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -113,23 +123,38 @@ def _refuse_mixing(product: Product, made: Made, others: Sequence[str], *, overw
 def _products(source: VideoSource, identity: Mapping[str, Any], out: Path, wanted: Wanted) -> list[Product]:
     made_by = json.loads(json.dumps({"video": digest(source), **identity}))  # as a record gives it back
     place = out / source.id
-    overlays = [_overlay(source, place, made_by, wanted, wanted.overlay)] if wanted.overlay else []
-    return [_maps(source, place, made_by, wanted), *overlays]
+    products = [_maps(source, place, made_by, wanted)]
+    if wanted.overlay:
+        products.append(_overlay(place, made_by, wanted, wanted.overlay))
+    if wanted.reframing:
+        products.append(_reframed(place, made_by, wanted, wanted.reframing))
+    return products
 
 
 def _maps(source: VideoSource, place: Path, made_by: dict[str, Any], wanted: Wanted) -> Product:
+    grey = {**made_by, "brightness": wanted.brightness}
     if wanted.format == "png":
-        by = {**made_by, "brightness": wanted.brightness, "first_name": first_name(source)}
-        return Product(PICTURES, place, by, partial(pictures, place, by["first_name"], wanted.brightness))
+        first = first_name(source)
+        by = {**grey, "first_name": first}
+        return Product(PICTURES, place, by, lambda viewing: pictures(place, first, wanted.brightness))
     if wanted.format == "video":
-        file, by = place.with_name(f"{place.name}.mkv"), {**made_by, "brightness": wanted.brightness}
-        return Product("video", file, by, partial(grey_film, source, file, wanted.brightness, wanted.fps))
+        film = place.with_name(f"{place.name}.mkv")
+        return Product("video", film, grey, partial(grey_film, path=film, brightness=wanted.brightness, fps=wanted.fps))
     writer = {"npz": archive, "zarr": zarr_group}[wanted.format]
     file = place.with_name(f"{place.name}.{wanted.format}")
-    return Product(wanted.format, file, made_by, partial(writer, file, made_by))
+    return Product(wanted.format, file, made_by, lambda viewing: writer(file, made_by))
 
 
-def _overlay(source: VideoSource, place: Path, made_by: dict[str, Any], wanted: Wanted, how: Overlay) -> Product:
+def _overlay(place: Path, made_by: dict[str, Any], wanted: Wanted, how: Overlay) -> Product:
     file = place.with_name(f"{place.name}.overlay.mp4")
     by = {**made_by, "brightness": wanted.brightness, **asdict(how)}
-    return Product("overlay", file, by, partial(overlay_film, source, file, how, wanted.brightness, wanted.fps))
+    write = partial(overlay_film, path=file, how=how, brightness=wanted.brightness, fps=wanted.fps)
+    return Product("overlay", file, by, write)
+
+
+def _reframed(place: Path, made_by: dict[str, Any], wanted: Wanted, how: Reframing) -> Product:
+    shape = f"{how.shape.numerator}x{how.shape.denominator}"
+    file, table = (place.with_name(f"{place.name}.{shape}.{end}") for end in ("mp4", "csv"))
+    by = {**made_by, **asdict(how), "shape": shape}
+    write = partial(reframed_film, path=file, table=table, how=how, fps=wanted.fps)
+    return Product(f"reframe {shape}", file, by, write, beside=(table,))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt, Le
 
-from tinyhd_pipe.stages.settings.ranges import Positive
+from tinyhd_pipe.stages.settings.ranges import NotNegative, Positive
 
 Format = Literal["png", "npz", "zarr", "video"]
 Brightness = Literal["peak", "absolute"]
@@ -21,4 +21,10 @@ class PredictOptions:
     strength: Annotated[float, Gt(0), Le(1)] = 0.7
     """of an overlay: how much of the frame its map covers where it is brightest"""
     fps: Positive = 25.0
-    """frames a second of overlays and grey videos where the original does not say, as of a folder of pictures"""
+    """frames a second of films where the original does not say, as of a folder of pictures"""
+    reframe_speed: Positive = 0.25
+    """of --reframe: share of the picture's side that the crop moves along, at most, in a second"""
+    reframe_calm: NotNegative = 0.15
+    """of --reframe: share of all attention that must be gained, for some seconds, to be worth a move over the side"""
+    reframe_ahead: NotNegative = 1.5
+    """of --reframe: seconds of the film that are seen before a place is settled"""
