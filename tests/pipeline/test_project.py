@@ -116,5 +116,5 @@ def test_a_commit_and_ci_are_checked_by_what_make_lint_does() -> None:
 def test_what_contributing_names_is_there() -> None:
     named = set(re.findall(r"`([\w./]+/[\w.]*)`", (PROJECT / "CONTRIBUTING.md").read_text()))
     assert len(named) > 8
-    assert not [path for path in named if not (PROJECT / path).exists()]
+    assert not [path for path in named if not ((PROJECT / path).exists() or (PROJECT / "stages" / path).exists())]
     assert os.access(PROJECT / ".ci/run", os.R_OK)
