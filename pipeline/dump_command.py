@@ -102,13 +102,13 @@ def teacher_dump(
             network,
             options,
             cluster=cluster,
-            report=lambda at: advance(at.frames, at.frames_in_all, _dump_note(at)),
+            report=lambda at: advance(at.frames, at.frames_in_all, dump_note(at)),
             reading=reading,
         )
-    _show_dumped(dumped, as_json=as_json)
+    show_dumped(dumped, as_json=as_json)
 
 
-def _dump_note(at: "DumpProgress") -> str:
+def dump_note(at: "DumpProgress") -> str:
     written = f"{at.bytes_written / 1e6:.1f} MB written"
     return f"frames, {at.frames_a_second:.1f} a second; {at.videos} of {at.videos_in_all} videos; {written}"
 
@@ -130,13 +130,11 @@ def _plan_dump(
     labelled = len(given & {video.source.path.resolve() for video in annotated})
     with console.progress("reading videos") as reading:
         planned = plan_dump(sources, store, network, options, labelled=labelled, reading=reading)
-    _show_plan(planned)
+    show_plan(planned)
     console.result(planned, as_json=as_json)
 
 
-def _show_plan(planned: "DumpPlan") -> None:
-    even = planned.break_even
-    single, multi = even.windows_a_clip
+def show_plan(planned: "DumpPlan") -> None:
     rows = [
         ("videos", f"{planned.videos_left:,} to do, of {planned.videos:,} given"),
         ("maps of each level", f"about {planned.maps_left:,} to do; shards: {planned.shards_left:,}"),
@@ -146,16 +144,21 @@ def _show_plan(planned: "DumpPlan") -> None:
             f"about {console.duration(planned.seconds_left)}; {planned.seconds_a_map:.2g} s a map",
         ),
         ("size", f"about {console.size(planned.bytes_left)}; {console.size(planned.bytes_a_map)} a frame, all levels"),
-        ("pays for itself after", f"{even.epochs_single:,.1f} epochs of S or {even.epochs_multi:,.1f} of M students"),
-        ("published training", f"200 epochs a student; here {even.clips_an_epoch:,} clips an epoch"),
-        ("teacher in that loop", f"windows a clip: {single} for S, {multi} for M"),
     ]
+    if (even := planned.break_even) is not None:
+        single, multi = even.windows_a_clip
+        epochs = f"{even.epochs_single:,.1f} epochs of S or {even.epochs_multi:,.1f} of M students"
+        rows += [
+            ("pays for itself after", epochs),
+            ("published training", f"200 epochs a student; here {even.clips_an_epoch:,} clips an epoch"),
+            ("teacher in that loop", f"windows a clip: {single} for S, {multi} for M"),
+        ]
     console.table(f"{planned.store}: plan, nothing was written", ("", "estimate"), rows)
     if planned.problems:
         console.table("not readable as videos", ("video", "why"), list(planned.problems.items()))
 
 
-def _show_dumped(dumped: "Dumped", *, as_json: bool) -> None:
+def show_dumped(dumped: "Dumped", *, as_json: bool) -> None:
     new = f"{dumped.frames} maps of each level made now, {dumped.already_there} videos were there already"
     console.say(f"{dumped.store}: {dumped.videos} videos; {new}")
     if dumped.others:

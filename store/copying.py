@@ -39,8 +39,8 @@ class Copier:
 
     def _find(self, member: Member, source: int) -> VideoRow:
         manifest = self._manifest(source)
-        for position, video_id in enumerate(manifest.columns["id"]):
-            if video_id == member.id and manifest.columns["digest"][position] == member.digest:
+        for position, there in enumerate(manifest.members):
+            if there == member:
                 return manifest.row(position)
         raise StoreError(f"{member.id}: not in shard {source} as planned: run again")
 

@@ -57,9 +57,9 @@ def step_of_budget(budget: float) -> float:
     return math.sqrt(KL_STEPS * budget)
 
 
-def offset_of_step(scale: float) -> float:
-    """The logit of code 0 such that the middle of the codes lies at `CENTRE`."""
-    return CENTRE - scale * (CODES // 2)
+def offset_of_step(scale: float, top: float | None = None) -> float:
+    """The logit of code 0 such that the middle of the codes lies at `CENTRE`, or the last of them at `top`."""
+    return CENTRE - scale * (CODES // 2) if top is None else top - scale * (CODES - 1)
 
 
 def quantise(logits: Floats, scale: float, offset: float, chunk_frames: int = CHUNK_FRAMES) -> Codes:

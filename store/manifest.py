@@ -10,6 +10,7 @@ from typing import Any
 
 from tinyhd_pipe.store.documents import opened_json, sealed_json
 from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
+from tinyhd_pipe.store.plan import Member
 
 SHARDS = "shards"
 SHARDS_GROUP = f"{SHARDS}/zarr.json"
@@ -62,9 +63,11 @@ class VideoRow:
     """Absolute frames that have a row but no valid map."""
     numbering: Numbering = AS_THEY_COME
     """The absolute numbers of the whole video's frames."""
+    maps: str = ""
+    """Digest of the files that its maps were taken from; empty where a network made them."""
 
 
-_BESIDE_THE_COLUMNS = ("problem", "failed", "numbering")
+_BESIDE_THE_COLUMNS = ("problem", "failed", "numbering", "maps")
 _COLUMNS = tuple(column.name for column in fields(VideoRow) if column.name not in _BESIDE_THE_COLUMNS)
 
 
@@ -95,9 +98,17 @@ class Manifest:
     """Shards that this one takes the place of; they are ignored and swept."""
     numberings: Mapping[int, Numbering] = field(default_factory=dict)
     """Position in the columns -> numbers of the video's frames, where they are not their places."""
+    maps: Mapping[int, str] = field(default_factory=dict)
+    """Position in the columns -> digest of the files that a video's maps were taken from, where there are some."""
 
     def __len__(self) -> int:
         return len(self.columns["id"])
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The videos as a plan has them."""
+        pairs = zip(self.columns["id"], self.columns["digest"], strict=True)
+        return tuple(Member(*pair, self.maps.get(position, "")) for position, pair in enumerate(pairs))
 
     def row(self, position: int) -> VideoRow:
         """One run as a record."""
@@ -107,6 +118,7 @@ class Manifest:
             problem=self.problems.get(position, ""),
             failed=tuple(self.failed.get(position, ())),
             numbering=self.numberings.get(position, AS_THEY_COME),
+            maps=self.maps.get(position, ""),
         )
 
     def to_json(self) -> bytes:
@@ -122,6 +134,7 @@ class Manifest:
                 "problems": {str(position): text for position, text in self.problems.items()},
                 "failed_frames": {str(position): list(frames) for position, frames in self.failed.items()},
                 **({"frame_numbers": numbers} if numbers else {}),
+                **({"maps": {str(position): made for position, made in self.maps.items()}} if self.maps else {}),
             }
         )
 
@@ -142,6 +155,7 @@ class Manifest:
                     int(position): Numbering(tuple((first, step, count) for first, step, count in runs))
                     for position, runs in plain.get("frame_numbers", {}).items()
                 },
+                maps={int(position): made for position, made in plain.get("maps", {}).items()},
             )
         except KeyError as error:
             raise ValueError(f"has no {error}") from error
@@ -164,4 +178,5 @@ class Manifest:
             levels=levels,
             replaces=replaces,
             numberings={position: row.numbering for position, row in enumerate(rows) if row.numbering.runs},
+            maps={position: row.maps for position, row in enumerate(rows) if row.maps},
         )

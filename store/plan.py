@@ -25,6 +25,8 @@ class Source:
     """Of its content: another digest is another video."""
     frames: int
     """How many frames it probably has; used only to fill shards evenly."""
+    maps: str = ""
+    """Digest of the files that its maps are taken from: others are other maps. Empty where a network makes them."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Member:
 
     id: str
     digest: str
+    maps: str = ""
+    """Digest of the files that its maps are taken from; empty where a network makes them."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def _updated(members: Sequence[Member], wanted: Mapping[str, Source], there: Map
     """The members with the digests of today; those that are not wanted as they are there, if they are."""
     for member in members:
         if (source := wanted.get(member.id)) is not None:
-            yield Member(member.id, source.digest)
+            yield Member(member.id, source.digest, source.maps)
         elif member.id in there:
             yield there[member.id]
 
@@ -176,7 +180,7 @@ def _packed(sources: Sequence[Source], frames_per_shard: int) -> Iterable[tuple[
         if members and frames + source.frames > frames_per_shard:
             yield tuple(members)
             members, frames = [], 0
-        members.append(Member(source.id, source.digest))
+        members.append(Member(source.id, source.digest, source.maps))
         frames += source.frames
     if members:
         yield tuple(members)

@@ -31,6 +31,7 @@ def write_plan(
             "remade": sorted(task.remade),
             "id": [member.id for member in task.members],
             "digest": [member.digest for member in task.members],
+            **({"maps": [member.maps for member in task.members]} if any(m.maps for m in task.members) else {}),
         }
         for task in tasks
     ]
@@ -70,7 +71,8 @@ def _plan_names(storage: Storage) -> list[str]:
 
 
 def _task(shard: Mapping[str, Any]) -> ShardTask:
-    members = tuple(Member(*pair) for pair in zip(shard["id"], shard["digest"], strict=True))
+    maps = shard.get("maps") or [""] * len(shard["id"])
+    members = tuple(map(Member, shard["id"], shard["digest"], maps))
     return ShardTask(shard["shard"], members, tuple(shard["replaces"]), frozenset(shard["remade"]))
 
 
@@ -109,5 +111,4 @@ def _is_whole(manifest: Manifest, sizes: Mapping[str, int]) -> bool:
 
 def task_of(manifest: Manifest) -> ShardTask:
     """The task that a finished shard was."""
-    pairs = zip(manifest.columns["id"], manifest.columns["digest"], strict=True)
-    return ShardTask(manifest.number, tuple(Member(*pair) for pair in pairs), manifest.replaces)
+    return ShardTask(manifest.number, manifest.members, manifest.replaces)

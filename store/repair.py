@@ -7,7 +7,7 @@ from typing import Any
 from tinyhd_pipe.store.catalogue import live_shards, read_manifests
 from tinyhd_pipe.store.errors import StoreError
 from tinyhd_pipe.store.manifest import GROUP, SHARDS_GROUP, Manifest
-from tinyhd_pipe.store.plan import Member, ShardTask
+from tinyhd_pipe.store.plan import ShardTask
 from tinyhd_pipe.store.plan_files import planned_tasks, read_plan_files, task_of, write_plan
 from tinyhd_pipe.store.schema import ROOT, Description, read_description
 from tinyhd_pipe.store.storage import Storage, open_storage
@@ -72,6 +72,5 @@ def _task(
         if damage.shard == number and damage.lost
         for affected in damage.affected
     }
-    members = tuple(map(Member, manifest.columns["id"], manifest.columns["digest"]))
-    copied = {member.id: number for member in members if member.id not in lost}
-    return ShardTask(number, members, manifest.replaces, copied=copied, in_place=True)
+    copied = {member.id: number for member in manifest.members if member.id not in lost}
+    return ShardTask(number, manifest.members, manifest.replaces, copied=copied, in_place=True)

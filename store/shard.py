@@ -74,6 +74,7 @@ class ShardWriter:
             first_frame=first_frame,
             rows=0,
             first_row=self.length,
+            maps=member.maps,
         )
         writer = VideoWriter(row, self._description, self._levels)
         yield writer

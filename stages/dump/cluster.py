@@ -21,7 +21,7 @@ import torch
 from distributed import Client, Future, KilledWorker, LocalCluster
 from distributed.utils import silence_logging_cmgr
 
-from tinyhd_pipe.stages.dump.cluster_work import Order, TeacherFile, make_shard_once
+from tinyhd_pipe.stages.dump.cluster_work import Order, Sent, make_shard_once
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import ClusterError, SettingError
 from tinyhd_pipe.store.plan import ShardTask
@@ -43,7 +43,7 @@ CONFIG = {
 class Cluster:
     """Who makes the shards."""
 
-    teacher: TeacherFile
+    teacher: Sent
     workers: int | None = None
     """Processes of this machine, started and ended with the dump."""
     scheduler: str | None = None

@@ -8,14 +8,16 @@ are a worker's share.
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from distributed import Worker, get_worker
 
+from tinyhd_pipe.stages.dump.map_source import LiveMaps, MapSource
 from tinyhd_pipe.stages.dump.shard_work import make_shard
 from tinyhd_pipe.stages.networks.device import device_of
 from tinyhd_pipe.stages.networks.network import Network, Precision, Size, Unshown, load_teacher
@@ -26,6 +28,17 @@ from tinyhd_pipe.store.writer import StoreWriter, read_description
 
 SECONDS_BETWEEN_REPORTS = 0.5
 _loading = threading.Lock()
+
+
+class Sent(Hashable, Protocol):
+    """Where a worker takes maps from, in a form that can be sent to it and compared."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths that every worker must see, beside the videos."""
+
+    def source(self, device: str | None = None) -> MapSource:
+        """Ready to work, on this device where one is given and matters."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,13 @@ class TeacherFile:
             unshown=unshown,
         )
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        return ()  # a missing one is told by loading it
+
+    def source(self, device: str | None = None) -> MapSource:
+        return LiveMaps(replace(self, device=device or self.device).load())
+
     def load(self) -> Network:
         """Raises WeightsError where the file is not what it should be."""
         return load_teacher(
@@ -73,7 +93,7 @@ class Order:
     """What all tasks of one dump have in common."""
 
     writer: StoreWriter
-    teacher: TeacherFile
+    teacher: Sent
     threads: int | None
     """Windows that a worker runs side by side, its share of the cores; None: as many as its own torch would use."""
     topic: str
@@ -109,27 +129,29 @@ def _make(order: Order, task: ShardTask, sources: Mapping[str, VideoSource], wor
 def _refuse_other_files(order: Order, sources: Mapping[str, VideoSource], worker: Worker) -> None:
     """A worker without our disk would list every video as missing, and write a store of its own."""
     where = f"worker at {worker.address}"
-    for source in sources.values():
-        if not source.path.exists():
-            raise ClusterError(f"{source.path}: not seen by the {where}: give all workers the same files")
+    for path in (*(source.path for source in sources.values()), *map(Path, order.teacher.files)):
+        if not path.exists():
+            raise ClusterError(f"{path}: not seen by the {where}: give all workers the same files")
     there = read_description(order.writer.url)
     if there is None:
         raise ClusterError(f"{order.writer.url}: no store seen by the {where}: use a shared disk or an object store")
     there.refuse_other(order.writer.description, order.writer.url)
 
 
-def _teacher(order: Order, worker: Worker) -> Network:
+def _teacher(order: Order, worker: Worker) -> MapSource:
     """This process's teacher, which must be the one that the store describes."""
-    device = device_of(order.teacher.device, worker.name, torch.cuda.device_count()) if order.spread else None
+    sent, device = order.teacher, None
+    if isinstance(sent, TeacherFile) and order.spread:
+        device = device_of(sent.device, worker.name, torch.cuda.device_count())
     with _loading:
-        teacher = _loaded(replace(order.teacher, device=device or order.teacher.device))
+        teacher = _loaded(sent, device)
     order.writer.description.refuse_other(replace(order.writer.description, teacher=teacher.identity), order.writer.url)
     return teacher
 
 
 @lru_cache(maxsize=1)
-def _loaded(file: TeacherFile) -> Network:
-    return file.load()
+def _loaded(sent: Sent, device: str | None) -> MapSource:
+    return sent.source(device)
 
 
 @dataclass

@@ -67,8 +67,25 @@ def kl_of(live: Tensor, stored: Tensor, size: Size) -> float:
     return float(kl_divergence(live.sigmoid(), stored))
 
 
+@dataclass(frozen=True)
+class _Aim:
+    """What every level must keep."""
+
+    size: Size
+    """The teacher's (y, x)."""
+    budget: float
+    """Mean KL(live ‖ stored) that a level may cost, nats."""
+    top: float | None = None
+    """Logit of the last code; None: codes lie around where networks' maps do."""
+
+
 def choose_levels(
-    samples: Mapping[str, Tensor], *, size: Size, budget: float, given: Mapping[str, StoredLevel] | None = None
+    samples: Mapping[str, Tensor],
+    *,
+    size: Size,
+    budget: float,
+    given: Mapping[str, StoredLevel] | None = None,
+    top: float | None = None,
 ) -> list[Choice]:
     """The cheapest way to store each level within the budget; or the given one, measured in the same way.
 
@@ -78,34 +95,35 @@ def choose_levels(
         size: the teacher's (y, x).
         budget: mean KL(live ‖ stored) that a level may cost, nats.
         given: level -> grid and step, for levels that are not to be chosen.
+        top: logit of the last code, for maps whose highest one is known; others have codes around `CENTRE`.
 
     Raises SettingError when no 8-bit step keeps the budget, or when what is given does not.
     """
-    given = given or {}
+    given, aim = given or {}, _Aim(size, budget, top)
     if unknown := given.keys() - samples.keys():
         raise SettingError(f"level {sorted(unknown)[0]!r} is not known: the levels are {', '.join(samples)}")
 
     def chosen(named: tuple[str, Tensor]) -> Choice:
         name, logits = named
         if name in given:
-            return _measured(name, logits, given[name], size, budget)
-        return _choose(name, logits, size, budget)
+            return _measured(name, logits, given[name], aim)
+        return _choose(name, logits, aim)
 
     # One thread each: steps follow from sums, whose last bits differ with the number of threads.
     return list(in_parallel(chosen, iter(samples.items()), cores()))
 
 
-def _measured(name: str, logits: Tensor, given: StoredLevel, size: Size, budget: float) -> Choice:
+def _measured(name: str, logits: Tensor, given: StoredLevel, aim: _Aim) -> Choice:
     """What the given grid and step cost. Raises SettingError where that is not what the store would declare."""
     native = (logits.shape[-2], logits.shape[-1])
     if native[0] % given.grid[0] or native[1] % given.grid[1]:
         raise SettingError(f"{name} on {_by(given.grid)}: expected a grid that divides the teacher's {_by(native)}")
     if given.step < SMALLEST_STEP:
         raise SettingError(f"{name} in steps of {given.step:g}: 8 bits need {SMALLEST_STEP:.3f} logits or more")
-    choice = _store_sample(given.level(name), logits, to_grid(logits, given.grid), size)
-    if choice.kl > budget:
+    choice = _store_sample(given.level(name, aim.top), logits, to_grid(logits, given.grid), aim.size)
+    if choice.kl > aim.budget:
         cost = f"{name} on {_by(given.grid)} in steps of {given.step:g} costs {choice.kl:.1e} nats"
-        raise SettingError(f"{cost}, more than fidelity {budget:g}: allow more, or give a finer one")
+        raise SettingError(f"{cost}, more than fidelity {aim.budget:g}: allow more, or give a finer one")
     return choice
 
 
@@ -113,7 +131,7 @@ def _by(grid: Size) -> str:
     return f"{grid[0]}x{grid[1]}"
 
 
-def _choose(name: str, logits: Tensor, size: Size, budget: float) -> Choice:
+def _choose(name: str, logits: Tensor, aim: _Aim) -> Choice:
     native = (logits.shape[-2], logits.shape[-1])
     choices = []
     for divisor in (1, 2, 4):
@@ -121,27 +139,26 @@ def _choose(name: str, logits: Tensor, size: Size, budget: float) -> Choice:
             continue
         grid = (native[0] // divisor, native[1] // divisor)
         small = to_grid(logits, grid)
-        left = budget - kl_of(logits, small, size)
+        left = aim.budget - kl_of(logits, small, aim.size)
         if left > 0:
-            choices.append(_at_grid(name, logits, small, grid, size, budget, left))
+            choices.append(_at_grid(name, logits, small, aim, left))
     fitting = [choice for choice in choices if choice is not None]
     if not fitting:
-        raise SettingError(f"fidelity {budget:g}: {name} cannot keep it in 8 bits; allow more than {budget:g}")
+        raise SettingError(f"fidelity {aim.budget:g}: {name} cannot keep it in 8 bits; allow more than {aim.budget:g}")
     return min(fitting, key=lambda choice: choice.bytes_per_map)
 
 
-def _at_grid(
-    name: str, live: Tensor, small: Tensor, grid: Size, size: Size, budget: float, left: float
-) -> Choice | None:
-    """The coarsest step on this grid whose measured cost keeps the budget; None where 8 bits do not reach."""
+def _at_grid(name: str, live: Tensor, small: Tensor, aim: _Aim, left: float) -> Choice | None:
+    """The coarsest step on the grid of `small` whose measured cost keeps the budget; None where 8 bits do not reach."""
     for _ in range(6):
         step = math.sqrt(left / ROUNDING)
         if step < SMALLEST_STEP:  # 256 codes would no longer span what other videos may need
             return None
-        choice = _store_sample(StoredLevel(grid, step).level(name), live, small, size)
-        if choice.kl <= budget:
+        grid = (small.shape[-2], small.shape[-1])
+        choice = _store_sample(StoredLevel(grid, step).level(name, aim.top), live, small, aim.size)
+        if choice.kl <= aim.budget:
             return choice
-        left *= 0.9 * budget / choice.kl
+        left *= 0.9 * aim.budget / choice.kl
     return None
 
 

@@ -6,23 +6,21 @@ there is compared with what it would say were it made by this teacher now. Cost 
 sampled frame, two with `flip: both`.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 
 import torch
 from torch import Tensor
 
 from tinyhd_pipe.stages.dump.fidelity import choose_levels, kl_of
+from tinyhd_pipe.stages.dump.map_source import MapSource, map_source
 from tinyhd_pipe.stages.networks.levels import MIRRORED, STORED
-from tinyhd_pipe.stages.networks.network import PROVENANCE, Network, Size
+from tinyhd_pipe.stages.networks.network import Network, Size
 from tinyhd_pipe.stages.networks.overlap import cores, in_parallel
-from tinyhd_pipe.stages.networks.teacher_maps import teacher_maps
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
-from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import SettingError, VideoError
-from tinyhd_pipe.store.schema import Description, Level, Temporal
+from tinyhd_pipe.store.schema import Description, Level
 
 SAMPLED_VIDEOS, SAMPLED_FRAMES = 4, 48
 """What grids and steps are chosen from: the first frames of the first videos."""
@@ -31,12 +29,13 @@ FLIP_EVERY = 16
 PLAIN = {mirrored: level for level, mirrored in MIRRORED.items()}
 
 
-def describe(teacher: Network, sources: Sequence[VideoSource], options: DumpOptions) -> Description:
+def describe(teacher: Network | MapSource, sources: Sequence[VideoSource], options: DumpOptions) -> Description:
     """What a new store of this teacher's maps says of itself; grids and steps are measured on the first videos.
 
     Raises VideoError when none of the videos decodes, SettingError when 8 bits, or the grid and step that the
     options give a level, cannot keep the budget, or when a level is to be kept that the teacher does not have.
     """
+    maps = map_source(teacher)
     samples: list[Mapping[str, Tensor]] = []
     mirrored: list[Mapping[str, Tensor]] = []
     reasons = []
@@ -44,14 +43,14 @@ def describe(teacher: Network, sources: Sequence[VideoSource], options: DumpOpti
         if len(samples) == SAMPLED_VIDEOS:
             break
         try:
-            samples.append(_first_maps(teacher, source, levels_for(options)))
-            mirrored.append(_first_maps(teacher, source, MIRRORED.values(), every=FLIP_EVERY))
+            samples.append(maps.sample(source, SAMPLED_FRAMES, levels_for(options)))
+            mirrored.append(maps.sample(source, SAMPLED_FRAMES, MIRRORED.values(), every=FLIP_EVERY))
         except VideoError as error:
             reasons.append(str(error))
     if not samples:
         raise nothing_decodes(reasons)
-    description = description_of(teacher, samples, options)
-    errors = _flip_errors(samples, mirrored, teacher.scaling.size)
+    description = description_of(maps, samples, options)
+    errors = _flip_errors(samples, mirrored, maps.size)
     measured = {
         name: {**figures, "flip_error": errors[name]} if name in errors else figures
         for name, figures in description.measured.items()
@@ -64,19 +63,12 @@ def levels_for(options: DumpOptions) -> tuple[str, ...]:
     return (*STORED, *MIRRORED.values()) if options.flip == "both" else STORED
 
 
-def _first_maps(teacher: Network, source: VideoSource, levels: Collection[str], *, every: int = 1) -> dict[str, Tensor]:
-    """Level -> logits (frame, y, x) of the first frames of a video."""
-    pictures = islice(decode(source), SAMPLED_FRAMES)
-    batches = [logits for _, logits in teacher_maps(teacher, pictures, every=every, levels=levels)]
-    return {level: torch.cat([logits[level].cpu() for logits in batches]) for level in batches[0]}
-
-
 def _flip_errors(
     samples: Sequence[Mapping[str, Tensor]], mirrored: Sequence[Mapping[str, Tensor]], size: Size
 ) -> dict[str, float]:
     """Mean KL(maps of the mirrored clip, mirrored back ‖ maps of the clip) of each level, nats: what a student that
-    mirrors stored maps learns wrong by."""
-    levels = [level for level in STORED if level in samples[0]]
+    mirrors stored maps learns wrong by. Of maps of which there are no mirrored ones it is not known."""
+    levels = [level for level in STORED if level in samples[0] and MIRRORED[level] in mirrored[0]]
 
     def error(level: str) -> float:
         plain = torch.cat([maps[level][::FLIP_EVERY] for maps in samples])
@@ -91,69 +83,61 @@ def nothing_decodes(reasons: Sequence[str]) -> VideoError:
     return VideoError(reasons[0] if len(reasons) == 1 else f"none of {len(reasons)} videos decodes; {reasons[0]}")
 
 
-def description_of(teacher: Network, samples: Iterable[Mapping[str, Tensor]], options: DumpOptions) -> Description:
+def description_of(maps: MapSource, samples: Iterable[Mapping[str, Tensor]], options: DumpOptions) -> Description:
     """The same from maps that were made already: level -> logits (frame, y, x), one after another."""
     pieces: dict[str, list[Tensor]] = {level: [] for level in levels_for(options)}
-    for logits in samples:
-        for level, maps in logits.items():
-            pieces[level].append(maps)
-    size = teacher.scaling.size
-    made = {level: torch.cat(maps) for level, maps in pieces.items() if maps}
+    for sample in samples:
+        for level, logits in sample.items():
+            pieces[level].append(logits)
+    made = {level: torch.cat(logits) for level, logits in pieces.items() if logits}
     if unknown := [level for level in options.keep or () if level not in made]:
         has = ", ".join(level for level in made if level in STORED)
         raise SettingError(f"keep {unknown[0]!r}: this teacher has no such maps; its levels are {has}")
-    kept = {level: maps for level, maps in made.items() if PLAIN.get(level, level) in (options.keep or made)}
+    kept = {level: logits for level, logits in made.items() if PLAIN.get(level, level) in (options.keep or made)}
     given = options.levels
     if options.flip == "both":
         given = {**given, **{MIRRORED[level]: given[level] for level in given if level in MIRRORED}}
-    choices = choose_levels(kept, size=size, budget=options.fidelity, given=given)
+    choices = choose_levels(kept, size=maps.size, budget=options.fidelity, given=given, top=maps.top)
     return Description(
         levels=tuple(replace(choice.level, mirror_of=PLAIN.get(choice.level.name)) for choice in choices),
-        teacher_grid=size,
-        teacher=teacher.identity,
-        temporal=_temporal(teacher, options.every),
+        teacher_grid=maps.size,
+        teacher=maps.identity,
+        temporal=maps.temporal(options.every),
         budget=options.fidelity,
         measured={choice.level.name: {"kl": choice.kl, "bytes_per_map": choice.bytes_per_map} for choice in choices},
-        provenance={name: teacher.facts[name] for name in PROVENANCE},
+        provenance=maps.provenance,
     )
 
 
-def as_of_now(there: Description, teacher: Network, options: DumpOptions) -> Description:
+def as_of_now(there: Description, teacher: Network | MapSource, options: DumpOptions) -> Description:
     """What an existing store would say were it made by this teacher now; other grids and steps are kept.
 
     A store from before D2's and D3's maps were stored goes on without them, unless the options say what to keep.
     """
+    maps = map_source(teacher)
     plain = options.keep or [level.name for level in there.levels if level.mirror_of is None]
     names = [*plain, *(MIRRORED[level] for level in plain if options.flip == "both")]
     return replace(
         there,
-        levels=tuple(_level_of_now(name, there, options, teacher.scaling.size) for name in names),
-        teacher_grid=teacher.scaling.size,
-        teacher=teacher.identity,
-        temporal=_temporal(teacher, options.every),
+        levels=tuple(_level_of_now(name, there, options, maps) for name in names),
+        teacher_grid=maps.size,
+        teacher=maps.identity,
+        temporal=maps.temporal(options.every),
         budget=options.fidelity,
     )
 
 
-def _level_of_now(name: str, there: Description, options: DumpOptions, size: Size) -> Level:
+def _level_of_now(name: str, there: Description, options: DumpOptions, maps: MapSource) -> Level:
     """A level as the options give it, else as the store has it, else as one that the store does not have."""
     kind = PLAIN.get(name, name)
     if kind in options.levels:
-        level = options.levels[kind].level(name)
+        level = options.levels[kind].level(name, maps.top)
     else:
-        level = next((level for level in there.levels if level.name == name), Level.at_budget(name, size))
+        level = next((level for level in there.levels if level.name == name), Level.at_budget(name, maps.size))
     return replace(level, mirror_of=PLAIN.get(name))
 
 
-def refuse_other_teacher(there: Description, teacher: Network, url: str) -> None:
+def refuse_other_teacher(there: Description, teacher: Network | MapSource, url: str) -> None:
     """Raise StoreError, naming what differs, where the store's maps are not of this teacher."""
     options = DumpOptions(every=there.every, fidelity=there.budget, flip=there.flip)
     there.refuse_other(as_of_now(there, teacher, options), url)
-
-
-def _temporal(teacher: Network, every: int) -> Temporal:
-    if teacher.outputs == 1:
-        return Temporal(every=every)
-    return Temporal(
-        map_of="every frame of the window", head="the first window", short_video="first frame repeated", every=every
-    )

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.dump.break_even import BreakEven, break_even, windows_of
 from tinyhd_pipe.stages.dump.identity import as_of_now, description_of, levels_for, nothing_decodes
+from tinyhd_pipe.stages.dump.map_source import MapSource, Work, map_source
 from tinyhd_pipe.stages.networks.network import Network
-from tinyhd_pipe.stages.networks.teacher_maps import teacher_maps
+from tinyhd_pipe.stages.networks.overlap import ahead, in_parallel
+from tinyhd_pipe.stages.networks.teacher_maps import BATCHES_AHEAD
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.video.decoding import count_packets, decode
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
@@ -49,7 +51,8 @@ class DumpPlan:
     bytes_a_map: float
     """All levels together."""
     bytes_left: float
-    break_even: BreakEven
+    break_even: BreakEven | None
+    """None where no teacher runs: maps are read from files."""
     problems: Mapping[str, str]
     """Video id -> one line, for those that are no video or cannot be read."""
 
@@ -57,7 +60,7 @@ class DumpPlan:
 def plan_dump(
     sources: Sequence[VideoSource],
     url: str,
-    teacher: Network,
+    teacher: Network | MapSource,
     options: DumpOptions,
     *,
     labelled: int = 0,
@@ -68,15 +71,16 @@ def plan_dump(
     `labelled` says how many of the videos are; 0: an epoch takes one clip of every video. Raises what the dump would:
     StoreError where the store is another teacher's, VideoError where no video decodes.
     """
-    found, problems = identify(sources, reading)
+    maps = map_source(teacher)
+    found, problems = identify(sources, maps, reading)
     by_id = {source.id: source for source in sources}
     problems = problems | _not_videos([by_id[video.id] for video in found.values() if not video.frames])
     there = read_description(url)
     seconds = 0.0
     if there is None:
-        description, seconds = _measured(teacher, sources, options)
+        description, seconds = _measured(maps, sources, options)
     else:
-        description = as_of_now(there, teacher, options)
+        description = as_of_now(there, maps, options)
     writer = create_or_open(url, description, make=False)
     videos = list(found.values())
     plan = writer.plan(
@@ -88,37 +92,39 @@ def plan_dump(
     )
     left = _left(plan, found, options.every)
     if left and not seconds:
-        _, seconds = _measured(teacher, sources, options)
+        _, seconds = _measured(maps, sources, options)
     bytes_a_map = _bytes_a_map(url, writer.description)
-    maps = sum(left.values())
+    maps_left = sum(left.values())
     frames = sum(video.frames for video in found.values())
     return DumpPlan(
         store=url,
         videos=len(sources),
         videos_left=len(left),
         frames=frames,
-        maps_left=maps,
+        maps_left=maps_left,
         shards_left=len(plan.todo),
         seconds_a_map=seconds,
-        seconds_left=seconds * maps,
+        seconds_left=seconds * maps_left,
         bytes_a_map=bytes_a_map,
-        bytes_left=bytes_a_map * maps,
-        break_even=_break_even(teacher, frames, options, videos=len(found), labelled=labelled),
+        bytes_left=bytes_a_map * maps_left,
+        break_even=_break_even(teacher, frames, options, videos=len(found), labelled=labelled)
+        if isinstance(teacher, Network)
+        else None,
         problems=problems,
     )
 
 
 def identify(
-    sources: Sequence[VideoSource], reading: Callable[[int, int], None]
+    sources: Sequence[VideoSource], maps: MapSource, reading: Callable[[int, int], None]
 ) -> tuple[dict[str, Source], dict[str, str]]:
-    """Digest and estimated length of every video; apart from them, those whose file cannot be read, with a reason.
+    """Digests and estimated length of every video; apart from them, those whose file cannot be read, with a reason.
 
     `reading` is told (videos done, videos in all). Raises VideoError where no file can be read.
     """
     found, unreadable = {}, {}
     for done, source in enumerate(sources, start=1):
         try:
-            found[source.id] = Source(source.id, digest(source), _packets(source))
+            found[source.id] = Source(source.id, digest(source), _packets(source), maps.content(source))
         except VideoError as error:
             unreadable[source.id] = str(error)
         reading(done, len(sources))
@@ -150,16 +156,16 @@ def _left(plan: ShardPlan, found: Mapping[str, Source], every: int) -> dict[str,
     return {video: -(-found[video].frames // every) for video in to_make if video in found}
 
 
-def _measured(teacher: Network, sources: Sequence[VideoSource], options: DumpOptions) -> tuple[Description, float]:
+def _measured(maps: MapSource, sources: Sequence[VideoSource], options: DumpOptions) -> tuple[Description, float]:
     """What a store of these maps would say of itself, and the seconds that one map takes with all its levels.
 
     Raises VideoError when none of the videos decodes, SettingError when 8 bits cannot keep the budget.
     """
     samples: list[Mapping[str, Tensor]] = []
     made, times = [0], [time.perf_counter()]
-    with closing(_maps_of_any(teacher, sources, options)) as coming:
-        for maps in coming:
-            samples.append({level: logits.cpu() for level, logits in maps.items()})
+    with closing(_maps_of_any(maps, sources, options)) as coming:
+        for several in coming:
+            samples.append({level: logits.cpu() for level, logits in several.items()})
             made.append(made[-1] + len(samples[-1]["final"]))
             times.append(time.perf_counter())
             long_enough = made[-1] >= CHUNK_FRAMES and times[-1] - times[1] > MEASURED_SECONDS
@@ -167,19 +173,24 @@ def _measured(teacher: Network, sources: Sequence[VideoSource], options: DumpOpt
                 break
     first = 1 if len(times) > 2 else 0  # the first windows wait for frames and choose kernels
     seconds = (times[-1] - times[first]) / (made[-1] - made[first])
-    return description_of(teacher, samples, options), seconds
+    return description_of(maps, samples, options), seconds
 
 
 def _maps_of_any(
-    teacher: Network, sources: Sequence[VideoSource], options: DumpOptions
+    maps: MapSource, sources: Sequence[VideoSource], options: DumpOptions
 ) -> Generator[Mapping[str, Tensor], None, None]:
     """Maps of one video after another, without those that do not decode."""
     reasons, made = [], False
+
+    def answer(work: Work) -> Mapping[str, Tensor]:
+        return work(levels_for(options)).logits
+
     for source in sources:
         try:
-            for _, logits in teacher_maps(teacher, decode(source), every=options.every, levels=levels_for(options)):
+            work = ahead(maps.work(source, decode(source), options.every), BATCHES_AHEAD)
+            for several in in_parallel(answer, work, maps.threads):
                 made = True
-                yield logits
+                yield several
         except VideoError as error:
             reasons.append(str(error))
     if not made:

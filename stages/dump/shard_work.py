@@ -1,28 +1,23 @@
 """The work of one shard: the maps of its videos, made and written. Plan, retry, repair and cluster all come down to it.
 
-Three things go on at once: a thread decodes, scales and cuts windows, threads run the teacher, and the caller's thread
-encodes and writes, so that whatever fails in writing fails where the shard is held open. Videos follow one another
-without a gap: the next one is decoded while the last windows of this one are answered.
+Three things go on at once: a thread decodes and prepares, threads run the teacher (or read what maps come from,
+map_source.py), and the caller's thread encodes and writes, so that whatever fails in writing fails where the shard is
+held open. Videos follow one another without a gap: the next one is decoded while the last maps of this one are made.
 
 What is left after a kill depends on nothing but the task: the same task gives the same bytes, wherever and however
 often it runs.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
 from tinyhd_pipe.stages.dump.fidelity import to_grid
+from tinyhd_pipe.stages.dump.map_source import MapSource, Work, map_source
 from tinyhd_pipe.stages.networks.network import Network, Size
 from tinyhd_pipe.stages.networks.overlap import ahead, in_parallel
-from tinyhd_pipe.stages.networks.teacher_maps import (
-    BATCHES_AHEAD,
-    WindowBatch,
-    batch_logits,
-    threads_for,
-    window_batches,
-)
+from tinyhd_pipe.stages.networks.teacher_maps import BATCHES_AHEAD
 from tinyhd_pipe.stages.video.decoding import VideoFacts, decode, probe
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.encoding import Floats
@@ -62,8 +57,8 @@ class _Nothing:
 @dataclass(frozen=True, eq=False)
 class _Maps:
     frames: int
-    failed: list[int]
-    """Places of those frames that did not decode."""
+    failed: Sequence[int]
+    """Places of those frames that have no valid map."""
     logits: Mapping[str, Floats]
     """Level -> (frame, y, x) on the grid on which it is stored."""
 
@@ -72,7 +67,7 @@ def make_shard(
     writer: StoreWriter,
     task: ShardTask,
     sources: Mapping[str, VideoSource],
-    teacher: Network,
+    teacher: Network | MapSource,
     *,
     made: Made = lambda frames, videos, written: None,
 ) -> None:
@@ -84,18 +79,17 @@ def make_shard(
     A video that gives no frame is stored with its reason. Raises StoreError where the shard cannot be written.
     """
     grids = {level.name: level.grid for level in writer.description.levels}
+    maps = map_source(teacher)
     with writer.shard(task) as shard:
         report = _Report(shard, made)
         videos = [sources[member.id] for member in shard.to_make]
-        windows = ahead(_windows(teacher, videos, writer.description.every), BATCHES_AHEAD)
-        with closing(in_parallel(partial(_answered, teacher, grids), windows, threads_for(teacher))) as steps:
+        steps_to_do = ahead(_steps(maps, videos, writer.description.every), BATCHES_AHEAD)
+        with closing(in_parallel(partial(_done, grids), steps_to_do, maps.threads)) as steps:
             _write(shard, steps, report)
     report(0, 0)  # the indexes
 
 
-def _windows(
-    teacher: Network, sources: Iterable[VideoSource], every: int
-) -> Iterator[_Begin | WindowBatch | _End | _Nothing]:
+def _steps(maps: MapSource, sources: Iterable[VideoSource], every: int) -> Iterator[_Begin | Work | _End | _Nothing]:
     """What there is to do for each video in turn."""
     for source in sources:
         try:
@@ -106,8 +100,9 @@ def _windows(
         yield _Begin(source, facts)
         decoding = decode(source)
         try:
-            yield from window_batches(teacher, decoding, every=every)
-            yield _End(decoding.frames, decoding.problem, decoding.numbering)
+            lacking = yield from maps.work(source, decoding, every)
+            problem = "; ".join(filter(None, (decoding.problem, lacking)))
+            yield _End(decoding.frames, problem, decoding.numbering)
         except VideoError as error:  # it was replaced or lost after it was looked at
             yield _End(decoding.frames, _problem(source, error), decoding.numbering)
 
@@ -116,20 +111,13 @@ def _problem(source: VideoSource, error: VideoError) -> str:
     return str(error).removeprefix(f"{source.path}: ")
 
 
-def _answered(
-    teacher: Network, grids: Mapping[str, Size], step: _Begin | WindowBatch | _End | _Nothing
-) -> _Begin | _Maps | _End | _Nothing:
+def _done(grids: Mapping[str, Size], step: _Begin | Work | _End | _Nothing) -> _Begin | _Maps | _End | _Nothing:
     """The maps of a batch, on the grids on which they are stored; any other step as it is."""
-    if not isinstance(step, WindowBatch):
+    if isinstance(step, _Begin | _End | _Nothing):
         return step
-    return _Maps(
-        frames=len(step.frames),
-        failed=[frame.place for frame in step.frames if not frame.decoded],
-        logits={
-            level: to_grid(logits, grids[level]).cpu().numpy()
-            for level, logits in batch_logits(teacher, step, grids.keys()).items()
-        },
-    )
+    made = step(grids.keys())
+    logits = {level: to_grid(logits, grids[level]).cpu().numpy() for level, logits in made.logits.items()}
+    return _Maps(len(next(iter(logits.values()))), made.failed, logits)
 
 
 def _write(shard: ShardWriter, steps: Iterator[_Begin | _Maps | _End | _Nothing], report: "_Report") -> None:

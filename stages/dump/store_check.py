@@ -8,27 +8,22 @@ lost or sampled, one read of the store, and one decoding of each sampled video.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tinyhd_pipe.stages.dump.fidelity import kl_of, to_size
 from tinyhd_pipe.stages.dump.identity import refuse_other_teacher
+from tinyhd_pipe.stages.dump.map_source import MapSource, map_source
 from tinyhd_pipe.stages.dump.shard_work import Made, make_shard
 from tinyhd_pipe.stages.networks.divergence import FAR as FAR
 from tinyhd_pipe.stages.networks.levels import MIRRORED
-from tinyhd_pipe.stages.networks.network import Network
-from tinyhd_pipe.stages.networks.teacher_maps import logits_at
-from tinyhd_pipe.stages.video.decoding import Picture
-from tinyhd_pipe.stages.video.index import read_frames
+from tinyhd_pipe.stages.networks.network import Network, Size
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
 from tinyhd_pipe.store.encoding import Floats
 from tinyhd_pipe.store.errors import StoreError, VideoError
 from tinyhd_pipe.store.lock import exclusive
-from tinyhd_pipe.store.numbering import Numbering
 from tinyhd_pipe.store.plan import Member
 from tinyhd_pipe.store.reader import FrameStatus, Store, open_store
 from tinyhd_pipe.store.repair import repair
@@ -83,7 +78,7 @@ class Sampled:
 def repair_store(
     url: str,
     *,
-    teacher: Network | None = None,
+    teacher: Network | MapSource | None = None,
     sources: Sequence[VideoSource] = (),
     checking: Report = lambda done, total: None,
     report: Report = lambda done, total: None,
@@ -111,7 +106,7 @@ def repair_store(
                     pass  # leaving it copies every video
         members = [member for task in lost for member in task.to_make]
         if teacher is not None:
-            videos = same_videos(members, sources)
+            videos = same_videos(members, sources, map_source(teacher))
             counted = _told(report, len(members))
             for task in lost:
                 make_shard(writer, task, videos, teacher, made=counted)
@@ -137,8 +132,8 @@ def _told(report: Report, total: int) -> Made:
     return made
 
 
-def same_videos(members: Iterable[Member], sources: Sequence[VideoSource]) -> dict[str, VideoSource]:
-    """The videos of these members by id. Raises StoreError where one is missing or has another content."""
+def same_videos(members: Iterable[Member], sources: Sequence[VideoSource], maps: MapSource) -> dict[str, VideoSource]:
+    """The videos of these members by id. Raises StoreError where one is missing, or it or its maps have changed."""
     by_id = {source.id: source for source in sources}
     for member in members:
         if member.id not in by_id:
@@ -150,12 +145,16 @@ def same_videos(members: Iterable[Member], sources: Sequence[VideoSource]) -> di
                 f"{by_id[member.id].path}: changed since the teacher saw it: give the file of then, "
                 "or let teacher-dump make its maps of today"
             )
+        if maps.content(by_id[member.id]) != member.maps:
+            raise StoreError(
+                f"{member.id}: its maps have changed since they were imported: give the files of then, or import again"
+            )
     return by_id
 
 
 def sample_store(
     url: str,
-    teacher: Network,
+    teacher: Network | MapSource,
     sources: Sequence[VideoSource],
     *,
     frames: int,
@@ -171,29 +170,23 @@ def sample_store(
     Frames whose window holds one that does not decode are passed over. Raises StoreError where the store is another
     teacher's, where a video has changed, or where nothing is left to compare.
     """
-    store = open_store(url)
-    refuse_other_teacher(store.description, teacher, url)
+    store, maps = open_store(url), map_source(teacher)
+    refuse_other_teacher(store.description, maps, url)
     levels = [level.name for level in store.description.levels]
-    drawn = _drawn(store, sources, frames, np.random.default_rng(seed))
+    drawn = _drawn(store, sources, maps, frames, np.random.default_rng(seed))
     compared: dict[str, Mapping[str, tuple[float, float]]] = {}
     for done, (source, frame) in enumerate(drawn):
         report(done, len(drawn))
         facts = store.video(source.id)
         try:
-            live = logits_at(
-                teacher,
-                facts.numbering.places([frame]),
-                frames=facts.frames,
-                read=partial(_frames_in, source, facts.numbering),
-                levels=levels,
-            )
+            live = maps.at(source, facts, frame, levels)
         except VideoError:
             if not facts.problem:
                 raise
             continue
         stored = _stored_logits(store, source.id, frame)
         compared[f"{source.id}, frame {frame}"] = {
-            level: _difference(live[level].cpu(), torch.from_numpy(stored[level]), teacher) for level in levels
+            level: _difference(live[level].cpu(), torch.from_numpy(stored[level]), maps.size) for level in levels
         }
     report(len(drawn), len(drawn))
     if not compared:
@@ -202,12 +195,8 @@ def sample_store(
     return Sampled(len(compared), store.description.budget, checks)
 
 
-def _frames_in(source: VideoSource, numbering: Numbering, places: NDArray[np.int64]) -> Picture:
-    return read_frames(source, numbering.numbers(places))
-
-
 def _drawn(
-    store: Store, sources: Sequence[VideoSource], frames: int, rng: np.random.Generator
+    store: Store, sources: Sequence[VideoSource], maps: MapSource, frames: int, rng: np.random.Generator
 ) -> list[tuple[VideoSource, int]]:
     """Frames with maps, drawn from all of them; their videos are those that the teacher saw."""
     known = set(store.videos)
@@ -225,10 +214,8 @@ def _drawn(
         (given[video], int(valid[given[video].id][place - ends[video]]))
         for video, place in zip(videos, places, strict=True)
     ]
-    members = [
-        Member(source.id, store.video(source.id).digest) for source in dict.fromkeys(source for source, _ in drawn)
-    ]
-    same_videos(members, sources)
+    rows = [store.video(source.id) for source in dict.fromkeys(source for source, _ in drawn)]
+    same_videos([Member(row.id, row.digest, row.maps) for row in rows], sources, maps)
     return drawn
 
 
@@ -240,9 +227,8 @@ def _stored_logits(store: Store, video: str, frame: int) -> dict[str, Floats]:
     return stored
 
 
-def _difference(live: Tensor, stored: Tensor, teacher: Network) -> tuple[float, float]:
+def _difference(live: Tensor, stored: Tensor, size: Size) -> tuple[float, float]:
     """KL(live ‖ stored) in nats, and the largest difference of the maps."""
-    size = teacher.scaling.size
     apart = to_size(live, size).sigmoid() - to_size(stored, size).sigmoid()
     return kl_of(live, stored, size), float(apart.abs().max())
 

@@ -81,6 +81,18 @@ def _read_mat(path: Path) -> NDArray[np.bool_]:
 
     It is the variable `I`, or the one that there is.
     """
+    fixations = read_mat(path, "a fixation map")
+    if fixations.ndim != 2:
+        shape = "x".join(map(str, fixations.shape))
+        raise DataError(f"{path}: its variable is {fixations.dtype}, {shape}; expected a map of numbers (y, x)")
+    return fixations > 0
+
+
+def read_mat(path: Path, expected: str) -> NDArray[Any]:
+    """The numbers of a MATLAB file, dense: its variable `I`, or the one that there is.
+
+    Raises DataError, which names what was `expected`, for what is none.
+    """
     try:
         variables = _variables_of_7_3(path) if _is_7_3(path) else _variables(path)
     except DataError:
@@ -90,13 +102,13 @@ def _read_mat(path: Path) -> NDArray[np.bool_]:
     name = "I" if "I" in variables else next(iter(variables), None)
     if name is None or (name != "I" and len(variables) > 1):
         there = ", ".join(sorted(variables)) or "none"
-        raise DataError(f"{path}: has no variable 'I', but {there}; expected a fixation map of that name, or one alone")
+        raise DataError(f"{path}: has no variable 'I', but {there}; expected {expected} of that name, or one alone")
     values = variables[name]
-    fixations = np.asarray(values.toarray() if hasattr(values, "toarray") else values)
-    if fixations.ndim != 2 or fixations.dtype.kind not in "biuf":
-        shape = "x".join(map(str, fixations.shape))
-        raise DataError(f"{path}: variable {name!r} is {fixations.dtype}, {shape}; expected a map of numbers (y, x)")
-    return fixations > 0
+    dense: NDArray[Any] = np.asarray(values.toarray() if hasattr(values, "toarray") else values)
+    if dense.dtype.kind not in "biuf":
+        shape = "x".join(map(str, dense.shape))
+        raise DataError(f"{path}: variable {name!r} is {dense.dtype}, {shape}; expected a map of numbers (y, x)")
+    return dense
 
 
 def _is_7_3(path: Path) -> bool:

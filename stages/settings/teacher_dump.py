@@ -22,8 +22,9 @@ class StoredLevel:
     step: Annotated[float, Gt(0), Le(1)]
     """logits between neighbouring codes"""
 
-    def level(self, name: str) -> Level:
-        return Level(name, self.grid, scale=self.step, offset=offset_of_step(self.step))
+    def level(self, name: str, top: float | None = None) -> Level:
+        """`top`: the logit of the last code; by default codes lie around where networks' maps do."""
+        return Level(name, self.grid, scale=self.step, offset=offset_of_step(self.step, top))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.small_dumps import LENGTHS, SIZE, dump_of, finished_shards, write_teacher, write_videos
 from tests.store_tools import content_of
 from tinyhd_pipe.pipeline.app import run
-from tinyhd_pipe.stages.dump import shard_work
+from tinyhd_pipe.stages.dump import map_source
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.teacher_maps import window_batches
 from tinyhd_pipe.stages.video.index import read_frames
@@ -181,7 +181,7 @@ def test_reruns_and_repairs_see_windows_in_the_batches_of_the_first_dump(
 ) -> None:
     store, seen = tmp_path / "maps.zarr", []
     monkeypatch.setattr(
-        shard_work, "window_batches", lambda teacher, *args, **options: _noted(seen, teacher, *args, **options)
+        map_source, "window_batches", lambda teacher, *args, **options: _noted(seen, teacher, *args, **options)
     )
 
     def dump(*more: str) -> set[int]:

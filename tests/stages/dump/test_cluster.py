@@ -21,9 +21,10 @@ from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.dump import cluster_work
 from tinyhd_pipe.stages.dump.cluster import Cluster, _Tally
 from tinyhd_pipe.stages.dump.cluster_work import Order, TeacherFile, make_shard_once
+from tinyhd_pipe.stages.dump.identity import describe
 from tinyhd_pipe.stages.networks.network import Network, load_teacher
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
-from tinyhd_pipe.stages.teacher_dump import DumpProgress, describe, teacher_dump
+from tinyhd_pipe.stages.teacher_dump import DumpProgress, teacher_dump
 from tinyhd_pipe.stages.video.sources import VideoSource, digest, find_videos
 from tinyhd_pipe.stages.video.writing import write_video
 from tinyhd_pipe.store import ShardTask, Source, StoreError, StoreWriter, create_or_open, open_store

@@ -15,7 +15,7 @@ import torch
 from tests.stages.test_teacher_dump import BUDGET, SIZE, _clip, _files, _teacher
 from tests.stages.training.test_training import RECIPE
 from tinyhd_pipe.pipeline.app import run
-from tinyhd_pipe.stages.dump import shard_work
+from tinyhd_pipe.stages.dump import map_source, shard_work
 from tinyhd_pipe.stages.networks.network import Network, scaling_for
 from tinyhd_pipe.stages.networks.overlap import ahead, cores, in_parallel, one_thread
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
@@ -86,14 +86,14 @@ def _full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _failing_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer, calls = shard_work.batch_logits, iter(range(3))
+    answer, calls = map_source.batch_logits, iter(range(3))
 
     def failing(*arguments: Any) -> Any:
         if next(calls, None) is None:
             raise MemoryError("a teacher's thread")
         return answer(*arguments)
 
-    monkeypatch.setattr(shard_work, "batch_logits", failing)
+    monkeypatch.setattr(map_source, "batch_logits", failing)
 
 
 def _failing_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
