@@ -112,10 +112,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     err.print(drawn)
 
 
-def problems(found: Mapping[str, str]) -> None:
+def problems(found: Mapping[str, str], title: str = "did not decode, or not all of it") -> None:
     """The videos that failed, or of which not all decoded, each with its line; nothing where there are none."""
     if found:
-        table("did not decode, or not all of it", ("video", "why"), list(found.items()))
+        table(title, ("video", "why"), list(found.items()))
 
 
 def device(wanted: str) -> str:

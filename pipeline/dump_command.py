@@ -105,7 +105,9 @@ def teacher_dump(
             report=lambda at: advance(at.frames, at.frames_in_all, dump_note(at)),
             reading=reading,
         )
-    show_dumped(dumped, as_json=as_json)
+    _show_dumped(dumped, as_json=as_json)
+    if dumped.problems:
+        raise Exit(1)
 
 
 def dump_note(at: "DumpProgress") -> str:
@@ -158,12 +160,10 @@ def show_plan(planned: "DumpPlan") -> None:
         console.table("not readable as videos", ("video", "why"), list(planned.problems.items()))
 
 
-def show_dumped(dumped: "Dumped", *, as_json: bool) -> None:
+def _show_dumped(dumped: "Dumped", *, as_json: bool) -> None:
     new = f"{dumped.frames} maps of each level made now, {dumped.already_there} videos were there already"
     console.say(f"{dumped.store}: {dumped.videos} videos; {new}")
     if dumped.others:
         console.say(f"{dumped.others} other videos of the store were not given and stay in it; --prune drops them")
     console.problems(dumped.problems)
     console.result(dumped, as_json=as_json)
-    if dumped.problems:
-        raise Exit(1)

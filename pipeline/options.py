@@ -118,6 +118,12 @@ SomeStores = Annotated[
 StoreArgument = Annotated[str, Argument(help="Folder or fsspec URL of the store.", metavar="STORE")]
 Weights = Annotated[Path, Option(help="The network's weights, .pth or .safetensors.", metavar="FILE")]
 SomeWeights = Annotated[Path | None, Option(help="The teacher's weights, .pth or .safetensors.", metavar="FILE")]
+MapsFolder = Annotated[
+    Path, Option("--maps", help="Maps by video: DIR/001/0001.png, DIR/001.npz, DIR/001.mkv ….", metavar="DIR")
+]
+SomeMaps = Annotated[
+    Path | None, Option("--maps", help="The maps that were imported, instead of --weights.", metavar="DIR")
+]
 TeacherKind = Annotated[str, Option(help="Kind of the teacher: hd2s or tinyhd.", metavar="KIND")]
 Params = Annotated[
     Path | None,

@@ -7,11 +7,13 @@ from typer import Argument, Exit, Option, Typer
 
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.given import given_videos
+from tinyhd_pipe.pipeline.import_command import import_maps
 from tinyhd_pipe.pipeline.options import (
     Command,
     Device,
     Group,
     Json,
+    SomeMaps,
     SomeVideos,
     SomeWeights,
     StoreArgument,
@@ -19,12 +21,13 @@ from tinyhd_pipe.pipeline.options import (
 )
 
 if TYPE_CHECKING:
+    from tinyhd_pipe.stages.dump.map_source import MapSource
     from tinyhd_pipe.stages.dump.store_check import Repaired, Sampled
-    from tinyhd_pipe.stages.networks.network import Network
 
 FIGURES = ("kl", "flip_error")
 """What is measured of a level when a store begins, nats."""
 app = Typer(cls=Group, help="Look at a store of teacher maps, check it, and repair it.", no_args_is_help=True)
+app.command("import", cls=Command)(import_maps)
 
 
 @app.command("info", cls=Command)
@@ -104,6 +107,7 @@ def verify(
     videos: SomeVideos = None,
     weights: SomeWeights = None,
     teacher: TeacherKind = "hd2s",
+    maps: SomeMaps = None,
     seed: Annotated[int, Option(min=0, help="Another seed draws other frames for --sample.", metavar="N")] = 0,
     device: Device = "auto",
     as_json: Json = False,
@@ -113,60 +117,88 @@ def verify(
     tinyhd-pipe store verify maps.zarr
     tinyhd-pipe store verify maps.zarr --repair --videos clips/ --weights hd2s.pt
     tinyhd-pipe store verify maps.zarr --sample 20 --videos clips/ --weights hd2s.pt
+    tinyhd-pipe store verify imported.zarr --sample 20 --videos clips/ --maps vinet/
     """
     from tinyhd_pipe.store.errors import SettingError
     from tinyhd_pipe.store.verify import verify as check
 
-    if (weights is None) != (not videos):
-        raise SettingError("--weights, --videos: the teacher needs both to make maps; give both, or neither")
-    if sample is not None and weights is None:
-        raise SettingError(f"--sample {sample}: the teacher makes these maps again; give --weights and --videos")
-    network = _teacher_of(store, weights, teacher, console.device(device)) if weights is not None else None
-    repaired = _repair(store, network, videos) if repair else None
+    if weights is not None and maps is not None:
+        raise SettingError(f"--weights {weights}, --maps {maps}: a store's maps come from one of them; give that one")
+    given = "--maps" if maps is not None else "--weights"
+    if (weights is None and maps is None) != (not videos):
+        raise SettingError(f"{given}, --videos: maps are made again from both; give both, or neither")
+    if sample is not None and not videos:
+        raise SettingError(f"--sample {sample}: these maps are made again; give --videos, and --weights or --maps")
+    source = None
+    if weights is not None:
+        source = _teacher_of(store, weights, teacher, console.device(device))
+    elif maps is not None:
+        source = _given_maps_of(store, maps, videos)
+    repaired = _repair(store, source, videos) if repair else None
     with console.progress("shards") as advance:
         found = check(store, report=advance)
     for damage in found.damages:
         console.say(str(damage))
     verdict = "every byte is as it was written" if found.sound else f"{len(found.damages)} damages"
     console.say(f"{store}: {found.shards} shards, {found.bytes:,} bytes: {verdict}")
-    sampled = _sample(store, network, videos, sample, seed) if network is not None and sample is not None else None
+    sampled = _sample(store, source, videos, sample, seed) if source is not None and sample is not None else None
     console.result({**vars(found), "repaired": repaired, "sampled": sampled}, as_json=as_json)
     if not found.sound or (sampled is not None and not sampled.kept):
         raise Exit(1)
 
 
-def _teacher_of(store: str, weights: Path, kind: str, device: str) -> "Network":
+def _teacher_of(store: str, weights: Path, kind: str, device: str) -> "MapSource":
     """The teacher as the store's maps were made: at their size and precision, in their batches."""
+    from tinyhd_pipe.stages.dump.map_source import LiveMaps
     from tinyhd_pipe.stages.networks.network import load_teacher
+    from tinyhd_pipe.store.errors import SettingError
     from tinyhd_pipe.store.verify import known_description
 
     there = known_description(store)
+    if there.teacher.get("kind") == "maps":
+        raise SettingError(f"--weights {weights}: the maps of {store} were imported; give their files with --maps")
     precision, batch = there.teacher.get("precision", "float32"), there.provenance.get("batch")
-    return load_teacher(kind, weights=weights, size=there.teacher_grid, precision=precision, batch=batch, device=device)
+    size = there.teacher_grid
+    return LiveMaps(load_teacher(kind, weights=weights, size=size, precision=precision, batch=batch, device=device))
 
 
-def _repair(store: str, network: "Network | None", videos: list[Path] | None) -> "Repaired":
+def _given_maps_of(store: str, maps: Path, videos: list[Path] | None) -> "MapSource":
+    """The files of maps, read as they were when they were imported."""
+    from tinyhd_pipe.stages.dump.map_files import Credit
+    from tinyhd_pipe.stages.store_import import find_given_maps
+    from tinyhd_pipe.store.errors import SettingError
+    from tinyhd_pipe.store.verify import known_description
+
+    there = known_description(store)
+    if there.teacher.get("kind") != "maps":
+        raise SettingError(f"--maps {maps}: the maps of {store} were made by a network; give its --weights")
+    credit = Credit(there.teacher["name"], "", "")
+    first = there.provenance.get("first_name")
+    return find_given_maps(maps, given_videos(videos or []), credit, size=there.teacher_grid, first=first).maps
+
+
+def _repair(store: str, source: "MapSource | None", videos: list[Path] | None) -> "Repaired":
     from tinyhd_pipe.stages.dump.store_check import repair_store
 
     sources = given_videos(videos) if videos else []
     with console.progress("shards") as checking, console.progress("videos made again") as advance:
-        repaired = repair_store(store, teacher=network, sources=sources, checking=checking, report=advance)
+        repaired = repair_store(store, teacher=source, sources=sources, checking=checking, report=advance)
     for damage in repaired.damages:
         console.say(f"repaired: {damage}")
     return repaired
 
 
-def _sample(store: str, network: "Network", videos: list[Path] | None, frames: int, seed: int) -> "Sampled":
+def _sample(store: str, source: "MapSource", videos: list[Path] | None, frames: int, seed: int) -> "Sampled":
     from tinyhd_pipe.stages.dump.store_check import FAR, sample_store
 
     with console.progress("frames") as advance:
-        sampled = sample_store(store, network, given_videos(videos or []), frames=frames, seed=seed, report=advance)
+        sampled = sample_store(store, source, given_videos(videos or []), frames=frames, seed=seed, report=advance)
     rows = [
         (name, f"{level.kl:.1e}", f"{level.worst_kl:.1e}", level.worst, f"{level.max_difference:.4f}")
         for name, level in sampled.levels.items()
     ]
     columns = ("level", "KL, nats", "largest KL", "of", "largest difference, 0 to 1")
-    console.table(f"{sampled.frames} frames: live teacher against stored maps", columns, rows)
+    console.table(f"{sampled.frames} frames: as they are made now, against stored maps", columns, rows)
     verdict = "the maps are this teacher's" if sampled.kept else "the maps are NOT what this teacher makes"
     console.say(f"mean KL at most {FAR} times the declared {sampled.budget:g} on every level: {verdict}")
     return sampled

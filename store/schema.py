@@ -54,7 +54,7 @@ class Temporal:
     """Which frames a map was made from."""
 
     window: int = 16
-    """Frames that the teacher sees at once."""
+    """Frames that the teacher sees at once; 0 where that is not known."""
     map_of: str = "last frame of the window"
     head: str = "time-reversed window"
     """How the frames before the first full window got theirs."""

@@ -72,7 +72,7 @@ def _sources(root: Path) -> dict[Key, VideoSource]:
     kept = [source for source in found if _kind_of(source.path.relative_to(root).parts[:-1]) is None]
     kept = [s for s in kept if not s.is_frame_folder or _kind_of(s.path.relative_to(root).parts) is None]
     kept.sort(key=lambda source: not source.is_frame_folder)
-    return {_key(_named_as(root, source)): source for source in kept}
+    return {key_of(_named_as(root, source)): source for source in kept}
 
 
 def _named_as(root: Path, source: VideoSource) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ def _label_folders(root: Path) -> tuple[Mapping[Key, list[str]], Mapping[Key, li
         parts = folder.relative_to(root).parts
         kind = _kind_of(parts)
         if kind and any(name.lower().endswith(FIXATIONS if kind == "fixations" else PICTURES) for name in names):
-            folders[kind][_key(parts)].append(folder.relative_to(root).as_posix())
+            folders[kind][key_of(parts)].append(folder.relative_to(root).as_posix())
     for by_key in folders.values():
         for found in by_key.values():
             found.sort(key=lambda name: -len(PurePath(name).parts))  # fixation/maps before fixation, which is preferred
@@ -107,8 +107,8 @@ def _kind_of(parts: tuple[str, ...]) -> str | None:
     return "maps" if names & MAP_FOLDERS else None
 
 
-def _key(parts: tuple[str, ...]) -> Key:
-    """Names in any spelling of their numbers: 001 and 0001 are one."""
+def key_of(parts: tuple[str, ...]) -> Key:
+    """The names of a path that say something, in any spelling of their numbers: 001 and 0001 are one."""
     said = (part.lower() for part in parts)
     names = [part for part in said if part not in MAP_FOLDERS | FIXATION_FOLDERS | SAYING_NOTHING]
     return tuple(str(int(name)) if name.isdecimal() else name for name in names)
