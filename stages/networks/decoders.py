@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinyhd_pipe.stages.networks.layers.grids import interpolated, shuffled
 from tinyhd_pipe.stages.networks.layers.layout import in_layout_of
 from tinyhd_pipe.stages.networks.mobilenet import encoder_channels
 
@@ -105,13 +106,13 @@ def feature_channels(reduction: int) -> Scales[int]:
     )
 
 
-def group_features(blocks: list[Tensor]) -> Scales[Tensor]:
-    """Group the outputs of encoder blocks 0 to 18 by scale; block 0 is not used."""
+def group_features(blocks: list[Tensor], *, fused: bool = False) -> Scales[Tensor]:
+    """Group the outputs of encoder blocks 0 to 18 by scale; block 0 is not used. `fused` as in `Decoding`."""
     return Scales(
-        half=torch.cat([blocks[1], pixel_shuffle(torch.cat(blocks[2:4], 1))], 1),
-        quarter=pixel_shuffle(torch.cat(blocks[4:7], 1)),
-        eighth=pixel_shuffle(torch.cat(blocks[7:14], 1)),
-        sixteenth=pixel_shuffle(torch.cat(blocks[14:19], 1)),
+        half=torch.cat([blocks[1], shuffle(torch.cat(blocks[2:4], 1), time=1, fused=fused)], 1),
+        quarter=shuffle(torch.cat(blocks[4:7], 1), time=1, fused=fused),
+        eighth=shuffle(torch.cat(blocks[7:14], 1), time=1, fused=fused),
+        sixteenth=shuffle(torch.cat(blocks[14:19], 1), time=1, fused=fused),
     )
 
 
@@ -179,10 +180,17 @@ def pixel_shuffle(x: Tensor) -> Tensor:
     return in_layout_of(x, clips)
 
 
-def interpolate(x: Tensor, *, time: int, space: int) -> Tensor:
+def shuffle(x: Tensor, *, time: int, fused: bool) -> Tensor:
+    """A pixel shuffle, then `time` frames for each: (B, 4C, T, H, W) -> (B, C, time T, 2H, 2W)."""
+    return shuffled(x, time=time) if fused else interpolate(pixel_shuffle(x), time=time, space=1)
+
+
+def interpolate(x: Tensor, *, time: int, space: int, fused: bool = False) -> Tensor:
     """Trilinear with corners aligned: (B, C, T, H, W) -> (B, C, time T, space H, space W)."""
     if time == space == 1:
         return x
+    if fused:
+        return interpolated(x, time=time, space=space)
     scaled = F.interpolate(x, scale_factor=(time, space, space), mode="trilinear", align_corners=True)
     return in_layout_of(x, scaled)
 
@@ -196,6 +204,8 @@ class Decoding:
     """Double unadapted features by pixel shuffle, or else by interpolation."""
     time: int
     """Frames for each frame wherever the picture doubles: 1 with one output, 2 with 16."""
+    fused: bool = False
+    """By our kernels (fused.py): for contiguous float32 on a CPU, without gradients."""
 
     def adapt(self, name: str, x: Tensor) -> Tensor:
         """Run one adapter: (B, C, T, H, W) -> (B, C', T or T / 2, H, W)."""
@@ -208,11 +218,13 @@ class Decoding:
 
     def shuffle(self, x: Tensor) -> Tensor:
         """Bring a node to the next finer scale: (B, 4C, T, H, W) -> (B, C, time T, 2H, 2W)."""
-        return interpolate(pixel_shuffle(x), time=self.time, space=1)
+        return shuffle(x, time=self.time, fused=self.fused)
 
     def double(self, x: Tensor) -> Tensor:
         """Bring features to the next finer scale: (B, C, T, H, W) -> (B, C or C / 4, time T, 2H, 2W)."""
-        return self.shuffle(x) if self.shuffles_features else interpolate(x, time=self.time, space=2)
+        if self.shuffles_features:
+            return self.shuffle(x)
+        return interpolate(x, time=self.time, space=2, fused=self.fused)
 
 
 def d1_maps(d1: Decoding, features: Scales[Tensor]) -> list[Tensor]:

@@ -28,7 +28,7 @@ class ScaledFrame:
     number: int
     """Absolute frame number: maps and labels go by it (store/numbering.py)."""
     pixels: Tensor
-    """float32 (3, y, x) at the network's size."""
+    """float32 (3, y, x) at the network's size; channels last in memory, since each is copied into 16 windows."""
     decoded: bool
     """False for a frame that is there and did not decode: it shows the nearest one before it (or after it)."""
 
@@ -43,7 +43,7 @@ def scaled_frames(
     for place, picture in enumerate(pictures):
         number = int(numbering.numbers(place))
         if picture is not None:
-            shown = ScaledFrame(place, number, scaling.prepare(picture[None])[:, 0], decoded=True)
+            shown = ScaledFrame(place, number, _channels_last(scaling.prepare(picture[None])[:, 0]), decoded=True)
             yield from (replace(shown, place=at, number=its, decoded=False) for at, its in waiting)
             waiting = []
             yield shown
@@ -51,6 +51,10 @@ def scaled_frames(
             yield replace(shown, place=place, number=number, decoded=False)
         else:
             waiting.append((place, number))
+
+
+def _channels_last(pixels: Tensor) -> Tensor:
+    return pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
 def clip_of(window: Sequence[ScaledFrame]) -> Tensor:

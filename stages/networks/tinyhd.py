@@ -69,6 +69,7 @@ class Aggregator(nn.Module):
         super().__init__()
         self.decoders = tuple(decoders)
         self.reduction = reduction
+        self.fused = False  # as in `Decoding`; fused.py sets it
         self.map_outputs = {name: d1_outputs if name == "d1" else outputs for name in self.decoders}
         self.aggregate_adapter = nn.ModuleList(
             InvertedResidual(
@@ -107,6 +108,7 @@ class Aggregator(nn.Module):
                     {adapter: next(modules) for adapter in adapters(name, self.reduction)},
                     shuffles_features=self.reduction in SHUFFLED_FEATURES[name],
                     time=1 if self.map_outputs[name] == 1 else 2,
+                    fused=self.fused,
                 ),
             )
 
@@ -197,7 +199,7 @@ class TinyHD(nn.Module):
         Raises SettingError for a clip of another shape.
         """
         _check_clip(clip.shape)
-        maps = self.aggregator(group_features(self.encoder(clip)))
+        maps = self.aggregator(group_features(self.encoder(clip), fused=self.aggregator.fused))
         maps["final"] = self.decoder([maps[level] for level in self._fused_levels()])
         return {level: logits[:, 0] if logits.shape[1] == 1 else logits for level, logits in maps.items()}
 
