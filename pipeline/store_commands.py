@@ -19,6 +19,7 @@ from tinyhd_pipe.pipeline.options import (
     StoreArgument,
     TeacherKind,
 )
+from tinyhd_pipe.pipeline.store_export_command import export_store
 
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.dump.map_source import MapSource
@@ -28,6 +29,7 @@ FIGURES = ("kl", "flip_error")
 """What is measured of a level when a store begins, nats."""
 app = Typer(cls=Group, help="Look at a store of teacher maps, check it, and repair it.", no_args_is_help=True)
 app.command("import", cls=Command)(import_maps)
+app.command("export", cls=Command)(export_store)
 
 
 @app.command("info", cls=Command)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from tinyhd_pipe.stages.gaze.named_folders import FIXATION_FOLDERS, Key, key_of
-from tinyhd_pipe.stages.predictions.map_reading import OF_A_FRAME, OF_A_VIDEO, ZARR
+from tinyhd_pipe.stages.predictions.map_reading import FRAMES, OF_A_FRAME, OF_A_VIDEO, ZARR
 from tinyhd_pipe.stages.video.names import unescaped
 from tinyhd_pipe.stages.video.numbers import natural
 from tinyhd_pipe.stages.video.sources import VIDEO_SUFFIXES, VideoSource
@@ -83,7 +83,8 @@ def _files(root: Path, taken: Collection[Path]) -> list[Path]:
         for folder in (root, *_folders(root))
         if folder not in taken and not folder.name.endswith(ZARR)
         for file in sorted(folder.iterdir())
-        if file.name.lower().endswith(OF_A_VIDEO) and not file.name.startswith(".") and file.is_file()
+        if file.name.lower().endswith(OF_A_VIDEO) and not file.name.startswith(".")
+        if not file.name.endswith(FRAMES) and file.is_file()
     ]
 
 

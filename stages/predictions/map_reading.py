@@ -39,6 +39,8 @@ OF_A_FRAME = (*ARRAYS, *IMAGE_SUFFIXES)
 """Endings of files that hold one map; where a frame has several, the exact ones go before those of 8 bits."""
 OF_A_VIDEO = (*ARRAYS, *VIDEO_SUFFIXES)
 ZARR = ".zarr"
+FRAMES = ".frames.npy"
+"""Ending of the numbers beside an array's name, as `store export` leaves them."""
 GREY = 16
 """Levels of 255 by which the channels of a grey picture may differ, as JPEG makes them."""
 HARMLESS = {None, "blosc", "zstd", "zlib", "gzip", "lz4", "bz2", "lzma", "shuffle", "delta", "fixedscaleoffset"}
@@ -247,9 +249,10 @@ def _opened(path: Path, member: str | None) -> IO[bytes]:
 
 
 def _named_frames(path: Path) -> NDArray[Any] | None:
-    """The array `frames` of an .npz, where it has one."""
+    """The array `frames` of an .npz, or beside an .npy, where there is one."""
     if path.suffix.lower() != ".npz":
-        return None
+        beside = path.with_suffix(FRAMES)
+        return _stream(beside).whole() if beside.exists() else None
     with zipfile.ZipFile(path) as zipped:
         if "frames.npy" not in zipped.namelist():
             return None
