@@ -11,9 +11,13 @@ from typer import Option
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.options import VIDEOS, Json, Weights
+from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.export import Exported
+    from tinyhd_pipe.stages.exports.card import Described
+    from tinyhd_pipe.stages.exports.metrics_files import Metrics
+    from tinyhd_pipe.stages.networks.network import Network
 
 
 def export(
@@ -39,29 +43,100 @@ def export(
     teacher: Annotated[
         str, Option(help="Kind of the network: tinyhd (a student), or hd2s.", metavar="KIND")
     ] = "tinyhd",
+    metrics: Annotated[
+        Path | None, Option(help="For the model card: what `evaluate --json` printed of this network.", metavar="FILE")
+    ] = None,
+    row: Annotated[
+        str | None, Option(help="The network's row in --metrics, where that has several.", metavar="NAME")
+    ] = None,
+    hub_folder: Annotated[
+        Path | None,
+        Option("--hub-folder", help="Lay out a folder for a model hub, too; nothing is uploaded.", metavar="DIR"),
+    ] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace a file of that name.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a network as a file that runs without this package, once it has given the same maps.
+    """Write a network as a file that runs without this package, once it has given the same maps, and its model card.
 
     tinyhd-pipe export --weights runs/student/best.safetensors --format onnx --out exported/
+    tinyhd-pipe export --weights runs/student/best.safetensors --out exported/ --hub-folder hub/ --metrics scores.json
     """
     from tinyhd_pipe.stages import export as stage
     from tinyhd_pipe.stages.networks.network import load_teacher
 
+    name = weights.name.removesuffix(weights.suffix)
+    figures = _figures(metrics, row, name, teacher)
+    _check_hub_folder(hub_folder, overwrite=overwrite)
     network = load_teacher(teacher, weights=weights)
     with console.progress("export") as advance:
         exported = stage.export(
             network,
             out,
-            weights.name.removesuffix(weights.suffix),
+            name,
             stage.Wanted(format, all_maps, with_preprocessing),
             sources=given_videos(videos) if videos else (),
             overwrite=overwrite,
             report=advance,
         )
     _show(exported)
-    console.result(exported, as_json=as_json)
+    described = _described(weights, network, exported, figures)
+    cards = _leave_cards(described, weights, out, hub_folder)
+    console.result({**vars(exported), "cards": cards}, as_json=as_json)
+
+
+def _figures(metrics: Path | None, row: str | None, name: str, kind: str) -> "Metrics | None":
+    from tinyhd_pipe.stages.exports.metrics_files import read_metrics
+
+    if metrics is None:
+        if row is not None:
+            raise SettingError(f"--row {row}: of which metrics? give --metrics, too")
+        return None
+    return read_metrics(metrics, row=row, names=("student" if kind == "tinyhd" else "teacher", name))
+
+
+def _check_hub_folder(folder: Path | None, *, overwrite: bool) -> None:
+    from tinyhd_pipe.stages.exports.card import check_hub_folder
+    from tinyhd_pipe.stages.exports.packages import needed
+
+    if folder is not None:
+        needed("huggingface_hub", "--hub-folder")
+        check_hub_folder(folder, overwrite=overwrite)
+
+
+def _described(weights: Path, network: "Network", exported: "Exported", metrics: "Metrics | None") -> "Described":
+    from tinyhd_pipe.stages.exports.card import Described
+    from tinyhd_pipe.stages.networks.weights import read_weights
+
+    return Described(
+        name=weights.name.removesuffix(weights.suffix),
+        network=network,
+        weights=read_weights(weights),
+        facts=exported.facts,
+        files=exported.files,
+        checked=f"Compared on {exported.compared_on}: the exported file's maps differ from the network's by "
+        f"{exported.difference:.1e} at most.",
+        metrics=metrics,
+    )
+
+
+def _leave_cards(described: "Described", weights: Path, out: Path, hub_folder: Path | None) -> list[Path]:
+    """The card beside the exported file, and the folder for a hub where one is wanted."""
+    from tinyhd_pipe.stages.exports.card import lay_out, write_card
+    from tinyhd_pipe.stages.exports.published import facts_of_file
+    from tinyhd_pipe.stages.networks.network import Unshown
+
+    try:
+        cards = [write_card(described, out / f"{described.files[0].name}.md", weights=weights.name)]
+    except SettingError as missing:  # of what only the card needs; torch's format needs nothing
+        console.say(f"no model card was written: {missing}")
+        return []
+    console.say(f"{cards[0]}: its model card")
+    if hub_folder is not None:
+        facts, _ = facts_of_file(weights, described.weights, described.network.kind, Unshown())
+        laid_out = lay_out(described, hub_folder, facts)
+        console.say(f"{hub_folder}: {', '.join(path.name for path in laid_out)}; nothing was uploaded")
+        cards.append(laid_out[0])
+    return cards
 
 
 def _show(exported: "Exported") -> None:
