@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 IMPORT := build/import
 
-.PHONY: run figures test lint clean
+.PHONY: run figures test lint docs clean
 
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
@@ -47,6 +47,10 @@ lint: $(VENV)/bin/pytest
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p tinyhd_pipe
 	$(BIN)/lint-imports --no-logo
+
+# Pages that are made from the code.
+docs: $(VENV)/bin/dvc
+	$(BIN)/python docs/make_pages.py
 
 # All but the figures that git has.
 clean:
