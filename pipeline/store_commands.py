@@ -20,6 +20,7 @@ from tinyhd_pipe.pipeline.options import (
     TeacherKind,
 )
 from tinyhd_pipe.pipeline.store_export_command import export_store
+from tinyhd_pipe.pipeline.store_pair_commands import compare_stores, fuse_stores
 
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.dump.map_source import MapSource
@@ -30,6 +31,8 @@ FIGURES = ("kl", "flip_error")
 app = Typer(cls=Group, help="Look at a store of teacher maps, check it, and repair it.", no_args_is_help=True)
 app.command("import", cls=Command)(import_maps)
 app.command("export", cls=Command)(export_store)
+app.command("compare", cls=Command)(compare_stores)
+app.command("fuse", cls=Command)(fuse_stores)
 
 
 @app.command("info", cls=Command)
