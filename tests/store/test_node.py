@@ -1,4 +1,4 @@
-"""A reader in another language, which knows zarr and nothing of us, reads the same maps."""
+"""The reader in docs/store-format.md, in another language, which knows zarr and nothing of us, reads the same maps."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.doc_blocks import PROJECT, blocks
 from tests.store_tools import LEVELS, describe, synthetic_logits, write_store
 from tinyhd_pipe.store import Source, create_or_open, open_store
 from tinyhd_pipe.store.numbering import Numbering
@@ -35,6 +36,8 @@ def reader() -> Path:
         if answer.returncode:
             lock.unlink()
             _cannot(f"npm cannot install the packages of {HERE}: {answer.stderr.strip()}")
+    (script,) = (block.text for block in blocks(PROJECT / "docs/store-format.md") if block.language == "js")
+    (INSTALLED / "read_maps.js").write_text(script)
     return INSTALLED / "read_maps.js"
 
 
@@ -86,6 +89,31 @@ def test_zarrita_finds_frames_by_their_numbers(reader: Path, tmp_path: Path) -> 
     theirs = read_by_node(reader, tmp_path / "s", "v", "final", range(4, 31))
     ours = open_store(tmp_path / "s").read("v", [4, 5, 20, 25, 30])["final"]
     np.testing.assert_allclose(theirs, ours, rtol=1e-5)
+
+
+def test_zarrita_passes_over_what_does_not_count(reader: Path, tmp_path: Path) -> None:
+    """A shard whose place another one has taken, one that is not finished, and a frame without a valid map."""
+    path = tmp_path / "s"
+    write_store(path, {"a.mp4": 16, "b.mp4": 9})
+    write_store(path, {"b.mp4": 9}, changed={"b.mp4": "new"}, prune=True)
+    (path / "shards" / "00009").mkdir()
+    assert [manifest.replaces for manifest in open_store(path).manifests] == [(0,)]
+    command = ["node", reader, path, "a.mp4", "final", "0", "16"]
+    assert "a.mp4: no maps in" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    theirs = read_by_node(reader, path, "b.mp4", "final", range(9))
+    np.testing.assert_allclose(theirs, open_store(path).read("b.mp4", range(9))["final"], rtol=1e-5)
+
+
+def test_zarrita_says_which_frames_have_no_valid_map(reader: Path, tmp_path: Path) -> None:
+    writer = create_or_open(tmp_path / "s", describe())
+    (task,) = writer.plan([Source("v", "one", 8)]).todo
+    with writer.shard(task) as shard, shard.video("v") as video:
+        video.append({name: maps[:3] for name, maps in synthetic_logits("v", 8).items()})
+        video.mark_failed(3)
+        video.append({name: maps[4:] for name, maps in synthetic_logits("v", 8).items()})
+        video.finish(8)
+    theirs = read_by_node(reader, tmp_path / "s", "v", "final", range(2, 6))
+    assert np.isnan(theirs).all(axis=(1, 2)).tolist() == [False, True, False, False]
 
 
 def test_a_code_that_is_one_step_off_would_be_seen(reader: Path, tmp_path: Path) -> None:
