@@ -12,7 +12,18 @@ from typer import Exit, Option
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 from tinyhd_pipe.pipeline.given import given_videos
-from tinyhd_pipe.pipeline.options import Device, Json, Overrides, Params, Settings, Store, TeacherKind, Videos, Weights
+from tinyhd_pipe.pipeline.options import (
+    AllowNoncommercial,
+    Device,
+    Json,
+    Overrides,
+    Params,
+    Settings,
+    Store,
+    TeacherKind,
+    Videos,
+    Weights,
+)
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
@@ -52,6 +63,7 @@ def teacher_dump(
         Literal["none", "both"] | None,
         Option(help="both: maps of the mirrored clips, too; goes before the setting of that name.", metavar="WHICH"),
     ] = None,
+    allow_noncommercial: AllowNoncommercial = False,
     device: Device = "auto",
     settings: Settings = "teacher_dump",
     params: Params = None,
@@ -74,7 +86,7 @@ def teacher_dump(
     sources = given_videos(videos)
     precision, batch = group.precision, group.batch
     if there := read_description(store):  # a store that was begun has decided already
-        precision = there.teacher["precision"] if precision == "auto" else precision
+        precision = there.teacher.get("precision", precision) if precision == "auto" else precision
         batch = batch or there.provenance.get("batch")
     network = load_teacher(
         teacher, weights=weights, size=group.size, precision=precision, batch=batch, device=console.device(device)
@@ -85,6 +97,7 @@ def teacher_dump(
         flip=flip or group.flip,
         retry_problems=retry_problems or group.retry_problems,
         prune=prune or group.prune,
+        allow_noncommercial=allow_noncommercial or group.allow_noncommercial,
     )
     if plan:
         _plan_dump(sources, store, network, labels, options, as_json=as_json)

@@ -12,7 +12,7 @@ from typer import Exit, Option
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.dump_command import dump_note, show_plan
 from tinyhd_pipe.pipeline.given import given_videos
-from tinyhd_pipe.pipeline.options import Json, MapsFolder, Overrides, Params, Store, Videos
+from tinyhd_pipe.pipeline.options import AllowNoncommercial, Json, MapsFolder, Overrides, Params, Store, Videos
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def import_maps(
     scheduler: Annotated[
         str | None, Option(help="Dask scheduler whose workers do the work: tcp://10.0.0.1:8786.", metavar="ADDRESS")
     ] = None,
+    allow_noncommercial: AllowNoncommercial = False,
     params: Params = None,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -57,7 +58,7 @@ def import_maps(
     """Make a store of maps that exist: pictures, npy, npz, mat, zarr or grey films, by video and frame.
 
     tinyhd-pipe store import --videos clips/ --maps vinet/ --store vinet.zarr --teacher-name ViNet-A
-    --licence "CC BY-NC-SA 4.0"
+    --licence "CC BY-NC-SA 4.0" --allow-noncommercial
 
     Fidelity, size and shards are those of teacher_dump in the settings.
     """
@@ -79,6 +80,8 @@ def import_maps(
         keep=None,
         retry_problems=retry_problems or group.retry_problems,
         prune=prune or group.prune,
+        overwrite=False,  # which suits maps that a teacher makes again
+        allow_noncommercial=allow_noncommercial or group.allow_noncommercial,
     )
     credit = Credit(teacher_name.strip(), licence.strip(), origin or str(maps))
     given = stage.find_given_maps(maps, given_videos(videos), credit, size=group.size, first=first)

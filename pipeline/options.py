@@ -125,6 +125,10 @@ SomeMaps = Annotated[
     Path | None, Option("--maps", help="The maps that were imported, instead of --weights.", metavar="DIR")
 ]
 TeacherKind = Annotated[str, Option(help="Kind of the teacher: hd2s or tinyhd.", metavar="KIND")]
+AllowNoncommercial = Annotated[
+    bool,
+    Option("--allow-noncommercial", help="Begin a store whose terms forbid commercial use; it is asked for once."),
+]
 Params = Annotated[
     Path | None,
     Option("--params", help="YAML file with settings; what it leaves out has the published value.", metavar="FILE"),

@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.given import given_videos
-from tinyhd_pipe.pipeline.options import Json, Overrides, Params, SomeVideos, Store
+from tinyhd_pipe.pipeline.options import AllowNoncommercial, Json, Overrides, Params, SomeVideos, Store
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def fuse_stores(
     prune: Annotated[
         bool, Option("--prune", help="Drop the maps of videos that not all stores hold any more.")
     ] = False,
+    allow_noncommercial: AllowNoncommercial = False,
     params: Params = None,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -81,7 +82,8 @@ def fuse_stores(
     from tinyhd_pipe.stages import store_fuse as stage
 
     group = load_params(params, overrides).teacher_dump
-    options = replace(group, prune=prune or group.prune)
+    allowed = allow_noncommercial or group.allow_noncommercial
+    options = replace(group, prune=prune or group.prune, allow_noncommercial=allowed)
     with console.progress("fused") as advance:
         fused = stage.fuse_stores(stores, weights, store, options, report=advance)
     there = f"{fused.frames:,} frames fused now, {fused.already_there} videos were there already"

@@ -17,7 +17,7 @@ import torch
 
 from tinyhd_pipe.stages.dump.fidelity import choose_levels, to_grid
 from tinyhd_pipe.stages.dump.map_files import BRIGHTEST, prepared
-from tinyhd_pipe.stages.networks.licence import combined
+from tinyhd_pipe.stages.networks.licence import ACCEPTED, combined, forbids_commerce, refuse_unasked
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.training.targets import Targets
 from tinyhd_pipe.store.encoding import Floats
@@ -75,6 +75,10 @@ def fuse_stores(
     if not rows:
         raise DataError(f"{targets.urls}: hold no video in common; fuse stores of the same videos")
     with exclusive(open_storage(out)):
+        for store in targets.stores if read_description(out) is None else ():
+            facts = store.description.provenance
+            allowed = options.allow_noncommercial or ACCEPTED.items() <= facts.items()
+            refuse_unasked(str(facts.get("licence", "")), store.url, allowed=allowed)
         writer = create_or_open(out, _description(targets, rows, out, options))
         sources = [Source(row.id, row.digest, row.frames, _made_from(targets, row)) for row in rows.values()]
         plan = writer.plan(sources, shard_bytes=options.shard_bytes, prune=options.prune)
@@ -114,7 +118,11 @@ def _description(targets: Targets, rows: Mapping[str, VideoRow], out: str, optio
             teacher_grid=size,
             teacher={},
             measured={one.level.name: {"kl": one.kl, "bytes_per_map": one.bytes_per_map} for one in choices},
-            provenance={"licence": combined(targets.licences), "fused_from": [store.url for store in targets.stores]},
+            provenance={
+                "licence": combined(targets.licences),
+                "fused_from": [store.url for store in targets.stores],
+                **(ACCEPTED if forbids_commerce(combined(targets.licences)) else {}),
+            },
         )
     return replace(
         description,

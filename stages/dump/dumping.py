@@ -13,6 +13,7 @@ from tinyhd_pipe.stages.dump.identity import as_of_now, describe
 from tinyhd_pipe.stages.dump.map_source import MapSource
 from tinyhd_pipe.stages.dump.plan import identify
 from tinyhd_pipe.stages.dump.shard_work import make_shard
+from tinyhd_pipe.stages.networks.licence import ACCEPTED, forbids_commerce, refuse_unasked
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import StoreError, VideoError
@@ -88,10 +89,14 @@ def dump(
     """Bring the maps of every video that the store does not have yet into it; arguments and errors as `teacher_dump`
     has them."""
     with exclusive(open_storage(url)):
+        begins_again = options.overwrite and _belongs_to_another(url, maps, options)
+        if begins_again or read_description(url) is None:
+            whose = f"the teacher of {url}"
+            refuse_unasked(str(maps.provenance["licence"]), whose, allowed=options.allow_noncommercial)
         estimates, unreadable = identify(sources, maps, listeners.reading)
         if options.prune and unreadable:
             raise VideoError(f"{next(iter(unreadable.values()))}; to prune now would drop its maps")
-        if options.overwrite and _belongs_to_another(url, maps, options):
+        if begins_again:
             remove_store(url)
         description = _description(url, maps, sources, options)
         writer = create_or_open(url, description)
@@ -118,7 +123,9 @@ def _description(url: str, maps: MapSource, sources: Sequence[VideoSource], opti
     """What the store says of itself, as it would be were it made of these maps now."""
     there = read_description(url)
     if there is None:
-        return describe(maps, sources, options)
+        description = describe(maps, sources, options)
+        accepted = ACCEPTED if forbids_commerce(str(maps.provenance["licence"])) else {}
+        return replace(description, provenance={**description.provenance, **accepted})
     return as_of_now(there, maps, options)
 
 

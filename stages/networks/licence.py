@@ -5,14 +5,19 @@ a fact. A published checkpoint has no facts, so it is known by what it lacks: a 
 at its published width, or TinyHD, is taken for the published one, whose keys and shapes it has. Somebody's own fit in
 that format is taken for it, too, which errs on the strict side; `teacher-train --weights FILE --licence TERMS` writes
 its owner's terms into a file of ours. A reduced HD2S was never published. Costs nothing.
+
+Terms that forbid commercial use are asked about once, where a store begins: the store remembers, and what is made from
+it inherits the terms without a further question.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from tinyhd_pipe.stages.networks.imagenet import MOBILENET_V2
 from tinyhd_pipe.stages.networks.weights import Weights
+from tinyhd_pipe.store.errors import SettingError
 
 NONE_STATED = "none stated"
 PUBLISHED: Mapping[str, str] = {
@@ -23,6 +28,11 @@ PUBLISHED: Mapping[str, str] = {
 TORCHVISION = "BSD-3-Clause (torchvision's MobileNetV2; ImageNet has terms of its own)"
 AND = " + "
 """Between the terms of several sources, all of which hold."""
+ACCEPTED: Mapping[str, str] = {"noncommercial": "accepted"}
+"""The fact of a store whose terms forbid commercial use, which was known when it was made."""
+_FORBIDS = re.compile(
+    r"\bNC\b|non[- ]?commercial|\b(no|not for|without) commercial|research (use |purposes )?only", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,20 @@ def licence_of_start(weights: Weights, *, otherwise: str = f"{NONE_STATED} (enco
         return str(weights.facts["licence"])
     published = PurePath(MOBILENET_V2).stem.rpartition("-")[2]
     return TORCHVISION if weights.sha256.startswith(published) else otherwise
+
+
+def forbids_commerce(terms: str) -> bool:
+    """Whether terms say that commercial use is not allowed: CC's NC, or words. What they do not say is not guessed."""
+    return _FORBIDS.search(terms) is not None
+
+
+def refuse_unasked(terms: str, whose: str, *, allowed: bool) -> None:
+    """Raise SettingError where terms forbid commercial use and nobody has said that this is known."""
+    if forbids_commerce(terms) and not allowed:
+        raise SettingError(
+            f"{whose}: its terms, {terms}, forbid commercial use, of its maps and of students that learn from them, "
+            "too; --allow-noncommercial says that you know, and the store remembers"
+        )
 
 
 def combined(licences: Iterable[str]) -> str:

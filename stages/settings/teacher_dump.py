@@ -50,6 +50,8 @@ class DumpOptions:
 
     overwrite: bool = False
     """remove a store whose maps are of another teacher, preprocessing, fidelity or every, and begin again"""
+    allow_noncommercial: bool = False
+    """begin a store of a teacher whose terms forbid commercial use, also of students that learn from it"""
 
     @property
     def shard_bytes(self) -> int:

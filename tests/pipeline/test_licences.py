@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.given_maps import dots, pictures
 from tests.moving_dot import SIZE, make_data
+from tests.small_dumps import dump_of, write_teacher, write_videos
 from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.network import load_student
+from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.store import open_store
 
@@ -74,3 +77,50 @@ def test_an_owner_gives_terms_to_weights_that_were_fitted_elsewhere(
     assert licences == ["none stated", TERMS]
     assert _fit(tmp_path, tmp_path / "both", *taken, "--kinetics", "s3d.pt") == 2
     assert "--kinetics s3d.pt: nothing is fitted with --weights" in capsys.readouterr().err
+
+
+def test_terms_that_forbid_commercial_use_are_asked_about_once_where_a_store_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = write_videos(tmp_path / "videos", {"a.mp4": 5, "b.mp4": 4})
+    facts = {"kind": "tinyhd", "size": [32, 32], "licence": "CC BY-NC 4.0"}
+    write_weights(tmp_path / "nc.safetensors", TinyHD(decoders=("d1", "d2"), reduction=4).state_dict(), facts)
+
+    def dump(folder: Path, *more: str) -> int:
+        return run([*map(str, dump_of(folder, tmp_path / "nc.safetensors", tmp_path / "maps.zarr", *more))])
+
+    assert dump(videos / "a.mp4") == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "its terms, CC BY-NC 4.0, forbid commercial use" in said
+    assert "--allow-noncommercial says that you know" in said
+    assert not (tmp_path / "maps.zarr").exists()
+    assert dump(videos / "a.mp4", "--allow-noncommercial") == 0
+    assert dump(videos) == 0, "the store remembers"
+    assert open_store(tmp_path / "maps.zarr").description.provenance["noncommercial"] == "accepted"
+    assert run(["store", "info", str(tmp_path / "maps.zarr")]) == 0
+    assert "CC BY-NC 4.0" in capsys.readouterr().err
+
+
+def test_terms_that_allow_it_or_say_nothing_are_not_asked_about(tmp_path: Path) -> None:
+    videos, weights = write_videos(tmp_path / "videos", {"a.mp4": 5}), write_teacher(tmp_path / "t.safetensors")
+    assert run([*map(str, dump_of(videos, weights, tmp_path / "maps.zarr"))]) == 0
+    assert "noncommercial" not in open_store(tmp_path / "maps.zarr").description.provenance
+
+
+def test_imported_maps_are_asked_about_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos = write_videos(tmp_path / "videos", {"a.mp4": 5})
+    pictures(tmp_path / "maps/a", dots(5))
+    command = [
+        "store",
+        "import",
+        "--videos",
+        str(videos),
+        "--maps",
+        str(tmp_path / "maps"),
+        "--teacher-name",
+        "ViNet-A",
+    ]
+    command += ["--store", str(tmp_path / "s.zarr"), "--licence", "CC BY-NC-SA 4.0"]
+    assert run(command) == 2
+    assert "forbid commercial use" in capsys.readouterr().err
+    assert run([*command, "--set", "teacher_dump.allow_noncommercial=true"]) == 0

@@ -1,6 +1,7 @@
 """Two teachers by their stores: likeness that arithmetic knows, and fused maps that are those of training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tinyhd_pipe.store import Description, FrameStatus, Level, Source, Store, cr
 from tinyhd_pipe.store.errors import DataError, SettingError, StoreError
 
 BUDGET = 0.002
+OPTIONS = DumpOptions(fidelity=BUDGET, allow_noncommercial=True)
 
 
 @pytest.fixture
@@ -96,8 +98,7 @@ def test_a_store_is_like_itself_and_a_teacher_that_is_late_is_not(videos: list[V
 
 
 def test_fused_maps_are_those_that_training_fuses_on_the_fly(pair: tuple[Store, Store], tmp_path: Path) -> None:
-    options = DumpOptions(fidelity=BUDGET)
-    fused = fuse_stores([one.url for one in pair], [0.6, 0.4], str(tmp_path / "fused.zarr"), options)
+    fused = fuse_stores([one.url for one in pair], [0.6, 0.4], str(tmp_path / "fused.zarr"), OPTIONS)
     assert (fused.videos, fused.left_out, fused.licence) == (2, ("a", "d"), "CC BY 4.0 + CC BY-NC-SA 4.0")
     store = open_store(tmp_path / "fused.zarr")
     live, stored = Targets.of(pair, [0.6, 0.4]), Targets.of([store])
@@ -119,7 +120,7 @@ def test_fused_maps_are_those_that_training_fuses_on_the_fly(pair: tuple[Store, 
 def test_fusing_again_adds_what_is_new_and_a_run_that_was_cut_off_ends_with_the_same_bytes(
     pair: tuple[Store, Store], tmp_path: Path
 ) -> None:
-    urls, options = [one.url for one in pair], DumpOptions(fidelity=BUDGET, shard_megabytes=1500 / 2**20)
+    urls, options = [one.url for one in pair], replace(OPTIONS, shard_megabytes=1500 / 2**20)
     fuse_stores(urls, None, str(tmp_path / "whole.zarr"), options)
 
     def kill(done: int, total: int) -> None:
@@ -137,8 +138,14 @@ def test_fusing_again_adds_what_is_new_and_a_run_that_was_cut_off_ends_with_the_
 def test_other_teachers_other_weights_and_stores_that_do_not_fit_are_refused(
     pair: tuple[Store, Store], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    urls, out, options = [one.url for one in pair], str(tmp_path / "f.zarr"), DumpOptions(fidelity=BUDGET)
+    urls, out, options = [one.url for one in pair], str(tmp_path / "f.zarr"), OPTIONS
+    with pytest.raises(
+        SettingError, match=r"two.zarr: its terms, CC BY-NC-SA 4.0, forbid commercial use.*--allow-nonc"
+    ):
+        fuse_stores(urls, [1, 3], out, DumpOptions(fidelity=BUDGET))
     fuse_stores(urls, [1, 3], out, options)
+    fuse_stores(urls, [1, 3], out, DumpOptions(fidelity=BUDGET))  # it was asked for once
+    assert open_store(out).description.provenance["noncommercial"] == "accepted"
     with pytest.raises(StoreError, match=r"made with teacher.weights = \[0.25, 0.75\], not \[0.5, 0.5\]"):
         fuse_stores(urls, [1, 1], out, options)
     with pytest.raises(SettingError, match="store_weights: 3 for 2 stores"):
@@ -150,7 +157,10 @@ def test_other_teachers_other_weights_and_stores_that_do_not_fit_are_refused(
         fuse_stores([urls[0], str(tmp_path / "far.zarr")], None, str(tmp_path / "g.zarr"), options)
     with pytest.raises(DataError, match="no frame of which both have a map"):
         compare_stores(urls[0], str(tmp_path / "far.zarr"))
-    assert run(["store", "fuse", *urls, "--store", str(tmp_path / "h.zarr"), "--weights", "3", "1", "--json"]) == 0
+    assert run(["store", "fuse", *urls, "--store", str(tmp_path / "h.zarr"), "--weights", "3", "1", "--json"]) == 2
+    assert "--allow-noncommercial says that you know" in capsys.readouterr().err
+    more = ["--weights", "3", "1", "--allow-noncommercial", "--json"]
+    assert run(["store", "fuse", *urls, "--store", str(tmp_path / "h.zarr"), *more]) == 0
     assert json.loads(capsys.readouterr().out)["videos"] == 2
     assert run(["store", "compare", *urls, "--out", str(tmp_path / "d.png"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["frames"] == 38

@@ -10,6 +10,7 @@ from tinyhd_pipe.stages.networks.licence import (
     PUBLISHED,
     TORCHVISION,
     combined,
+    forbids_commerce,
     licence_of,
     licence_of_start,
 )
@@ -49,3 +50,25 @@ def test_combined_terms_name_each_source_once_in_any_grouping(some: list[str], o
     together = combined([*some, *others])
     assert combined([combined(some), combined(others)]) == together
     assert sorted(together.split(" + ")) == sorted({*some, *others})
+
+
+@pytest.mark.parametrize(
+    ("terms", "forbids"),
+    [
+        (PUBLISHED["hd2s"], True),
+        (PUBLISHED["tinyhd"], False),
+        (TORCHVISION, False),
+        ("CC BY-NC-SA 4.0", True),
+        ("MIT + CC BY-NC 4.0", True),
+        ("for non-commercial use", True),
+        ("Noncommercial research", True),
+        ("not for commercial use", True),
+        ("research purposes only", True),
+        ("Apache-2.0", False),
+        ("CC BY 4.0 (NCSA lab)", False),
+        ("commercial use allowed", False),
+        (NONE_STATED, False),
+    ],
+)
+def test_terms_that_forbid_commercial_use_are_known_by_their_words(terms: str, forbids: bool) -> None:
+    assert forbids_commerce(terms) is forbids
