@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from textwrap import dedent
 
@@ -31,9 +32,9 @@ class Block:
 
     @property
     def commands(self) -> list[list[str]]:
-        """The words of each command of a block of shell; lines that end in a backslash go on."""
-        lines = self.text.replace("\\\n", " ").splitlines()
-        return [words for line in lines if (words := shlex.split(line, comments=True))]
+        """The words of each command of a block of shell, up to where its output goes; a backslash joins lines."""
+        lines = (shlex.split(line, comments=True) for line in self.text.replace("\\\n", " ").splitlines())
+        return [list(takewhile(lambda word: word not in (">", ">>", "|"), words)) for words in lines if words]
 
 
 def blocks(page: Path) -> Iterator[Block]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.doc_blocks import PAGES, Block, blocks
-from tests.moving_dot import SIZE, make_data
+from tests.moving_dot import SIZE, column_of, dot, make_data
 from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
@@ -17,6 +17,7 @@ from tinyhd_pipe.stages.networks.weights import write_weights
 from tinyhd_pipe.stages.video.index import read_frames
 from tinyhd_pipe.stages.video.sources import find_videos
 from tinyhd_pipe.stages.video.writing import write_video
+from tinyhd_pipe.store import open_store
 
 SMALL = {
     "teacher-dump": "precision=float32 fidelity=0.01",
@@ -49,6 +50,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture
+def with_store(world: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, with a store of its clips, which README's first block leaves, too."""
+    monkeypatch.chdir(world)
+    words = "tinyhd-pipe teacher-dump --videos clips/*.mp4 --store maps.zarr --weights hd2s.pt"
+    assert _do(words.split()) == 0
+    return world
+
+
 def _do(words: list[str]) -> int:
     """Run a command of a page as a shell would, with the small settings behind its own."""
     name, *arguments = words[1:]
@@ -70,12 +80,17 @@ def test_the_blocks_of_shell_run_as_they_stand(world: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=str)
-def test_the_blocks_of_python_run_as_they_stand(block: Block, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(world)
+def test_the_blocks_of_python_run_as_they_stand(block: Block, with_store: Path) -> None:
     names: dict[str, object] = {}
     exec(compile(ast.parse(block.text), str(block), "exec"), names)
     if "saliency" in names:
         assert np.asarray(names["saliency"]).shape == SIZE
+    if "dumped" in names:  # docs/add-a-teacher.md
+        store = open_store("stands-out.zarr")
+        assert (store.levels, len(store.videos)) == (("final",), 2)
+        stands_out = [column_of(store.read("001.mp4", [frame], size=SIZE)["final"][0]) for frame in (4, 20)]
+        assert abs(stands_out[0] - column_of(dot(4))) < 6, "the map of a frame is of that frame"
+        assert abs(stands_out[1] - column_of(dot(20))) < 6
 
 
 def test_a_block_that_does_not_run_would_be_seen(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

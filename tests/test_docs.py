@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +58,8 @@ def _ours(words: list[str]) -> list[str] | None:
 def parse(words: list[str]) -> Any:
     """The parameters of a command of ours as it would take them. Raises what it would say of a mistake."""
     name = next(tuple(words[:length]) for length in (1, 2) if tuple(words[:length]) in COMMANDS)
-    ours = list(takewhile(lambda word: word not in (">", "|"), words[len(name) :]))
     # A shell expands patterns, of files that are not here; of png|npy any is meant; what is in brackets may be there.
-    words = [word.replace("*", "all").partition("|")[0].strip("[]") for word in ours]
+    words = [word.replace("*", "all").partition("|")[0].strip("[]") for word in words[len(name) :]]
     arguments = [word for word in words if word != "…"]
     context = COMMANDS[name].make_context(" ".join(name), arguments)
     load_params(None, context.params.get("overrides"))
