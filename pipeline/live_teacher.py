@@ -62,12 +62,12 @@ def live_targets(
     from tinyhd_pipe.stages.dump.identity import refuse_other_teacher
     from tinyhd_pipe.stages.student_train import compare_both_ways
     from tinyhd_pipe.stages.training.live_targets import LiveTargets
+    from tinyhd_pipe.stages.training.targets import stood_for
 
     if stored is None:
         network = _loaded(teacher, teacher.settings.size, teacher.settings.precision, teacher.settings.batch)
-        stands_in = recipe.missing_conspicuity == "final"
         with console.progress("decoding videos") as advance:
-            live = LiveTargets.of(network, sources, final_stands_in=stands_in, report=advance)
+            live = LiveTargets.of(network, sources, stood_for=stood_for(recipe), report=advance)
         for problem in live.problems.values():
             console.say(problem)
         return live

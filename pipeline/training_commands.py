@@ -236,14 +236,13 @@ def _learns_from_labels_alone(recipe: "StudentRecipe", urls: list[str], labels: 
 
 def _stored_targets(urls: list[str], recipe: "StudentRecipe") -> "Targets":
     """The maps of these stores; says how they are fused where there are several."""
-    from tinyhd_pipe.stages.training.targets import Targets
+    from tinyhd_pipe.stages.training.targets import Targets, stood_for
     from tinyhd_pipe.store.reader import open_store
 
-    stands_in = recipe.missing_conspicuity == "final"
     targets = Targets.of(
         [open_store(url) for url in urls],
         recipe.store_weights,
-        final_stands_in=stands_in,
+        stood_for=stood_for(recipe),
         confidence=recipe.confidence,
     )
     if len(targets.stores) > 1:
@@ -273,7 +272,7 @@ def _say_lacking(targets: "TeacherMaps", recipe: "StudentRecipe") -> None:
     if of_others and "tinyhd" in {one.get("kind") for one in teacher.get("fused", [teacher])}:
         console.say(
             f"no target for {', '.join(of_others)}: {there}; dump a TinyHD teacher with these decoders into another "
-            "--store, which keeps their maps"
+            "--store, which keeps their maps, or --set student_train.missing_decoders=final"
         )
 
 

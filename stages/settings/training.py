@@ -119,6 +119,8 @@ class StudentRecipe(Recipe):
     """nats; on labelled samples a store's weight is multiplied by exp(-KL(density || its final map) / confidence)"""
     missing_conspicuity: Literal["none", "final"] = "none"
     """of teachers with one map; none: D1's maps have no target, final: the final map stands in"""
+    missing_decoders: Literal["none", "final"] = "none"
+    """of teachers without maps of D2 and D3, as HD2S; none: those have no target, final: the final map stands in"""
     target_lag: Annotated[int, Ge(0)] = 0
     """frames by which targets lag behind the clip; 1 as in the published M training"""
 

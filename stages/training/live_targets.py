@@ -16,12 +16,12 @@ import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from tinyhd_pipe.stages.networks.levels import CONSPICUITY, FINAL, MIRRORED, STORED
+from tinyhd_pipe.stages.networks.levels import MIRRORED, STORED
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.overlap import cores, in_parallel
 from tinyhd_pipe.stages.networks.teacher_maps import logits_at
 from tinyhd_pipe.stages.training.dataset import FrameReader, TrainingVideo
-from tinyhd_pipe.stages.training.targets import Density, Maps, Targets, lacking, usable_frames
+from tinyhd_pipe.stages.training.targets import Density, Maps, Targets, lacking, usable_frames, with_stand_ins
 from tinyhd_pipe.stages.video.clips import WINDOW
 from tinyhd_pipe.stages.video.index import kept_digest, kept_index
 from tinyhd_pipe.stages.video.sources import VideoSource, numbering_of
@@ -40,8 +40,8 @@ class LiveTargets:
     sources: Mapping[str, VideoSource]
     every: int = 1
     """Only frames 0, every, 2 * every, ... are asked for."""
-    final_stands_in: bool = False
-    """Where the teacher has no conspicuity maps, the final map is the target of D1's four."""
+    stood_for: tuple[str, ...] = ()
+    """Levels whose target is the final map where the teacher does not have them (`with_stand_ins`)."""
     sees_mirrored: bool = True
     """Of a mirrored sample the teacher sees the mirrored clip, as published; else its maps are mirrored."""
     kept: tuple[str, ...] = STORED
@@ -53,7 +53,7 @@ class LiveTargets:
         teacher: Network,
         sources: Sequence[VideoSource],
         *,
-        final_stands_in: bool = False,
+        stood_for: tuple[str, ...] = (),
         report: Callable[[int, int], None] = lambda done, total: None,
     ) -> "LiveTargets":
         """Every frame of these videos. Those that do not decode have no frames, and a problem that says why.
@@ -64,7 +64,7 @@ class LiveTargets:
         for done, row in enumerate(in_parallel(_look_at, iter(sources), cores()), start=1):
             rows[row.id] = row
             report(done, len(sources))
-        return LiveTargets(teacher, rows, _by_id(sources), final_stands_in=final_stands_in)
+        return LiveTargets(teacher, rows, _by_id(sources), stood_for=stood_for)
 
     @staticmethod
     def instead_of(stored: Targets, teacher: Network, sources: Sequence[VideoSource]) -> "LiveTargets":
@@ -76,7 +76,7 @@ class LiveTargets:
             rows,
             _by_id(sources),
             every=stored.every,
-            final_stands_in=stored.final_stands_in,
+            stood_for=stored.stood_for,
             sees_mirrored=all(store.mirrored for store in stored.stores),
             kept=tuple({level: None for store in stored.stores for level in store.levels}),
         )
@@ -86,7 +86,7 @@ class LiveTargets:
         """Levels that there is a target for; the teacher is asked once, for a black window."""
         black = np.zeros((WINDOW, *self.teacher.scaling.size, 3), np.uint8)
         maps = logits_at(self.teacher, np.array([WINDOW - 1]), frames=WINDOW, read=black.__getitem__, levels=self.kept)
-        return tuple(self._with_stand_ins(maps))
+        return tuple(with_stand_ins(maps, self.stood_for))
 
     @property
     def videos(self) -> list[str]:
@@ -139,11 +139,7 @@ class LiveTargets:
             level: F.interpolate(one[:, None].cpu(), size=size, mode="bilinear", align_corners=False)[:, 0].sigmoid()
             for level, one in logits.items()
         }
-        return self._with_stand_ins({level: one.numpy() for level, one in maps.items()})
-
-    def _with_stand_ins(self, maps: Mapping[str, Any]) -> dict[str, Any]:
-        stands_in = self.final_stands_in and maps.keys().isdisjoint(CONSPICUITY)
-        return {**maps, **dict.fromkeys(CONSPICUITY, maps[FINAL])} if stands_in else dict(maps)
+        return with_stand_ins({level: one.numpy() for level, one in maps.items()}, self.stood_for)
 
     def facts(self) -> dict[str, Any]:
         """Whose maps these are, as a student's weights file tells it."""
@@ -152,7 +148,7 @@ class LiveTargets:
             "online": True,
             "every": self.every,
             "sees_mirrored": self.sees_mirrored,
-            "final_stands_in": self.final_stands_in,
+            "stood_for": list(self.stood_for),
         }
 
     def lacking(self, decoders: Sequence[str]) -> list[str]:

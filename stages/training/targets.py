@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,12 @@ from scipy.special import rel_entr
 
 from tinyhd_pipe.stages.networks.levels import CONSPICUITY, FINAL, levels_of, plain_level
 from tinyhd_pipe.stages.networks.licence import NONE_STATED
+from tinyhd_pipe.stages.settings.training import StudentRecipe
 from tinyhd_pipe.store.errors import DataError, SettingError
 from tinyhd_pipe.store.manifest import VideoRow
 from tinyhd_pipe.store.reader import Store
 
+Value = TypeVar("Value")
 Maps = dict[str, NDArray[np.float32]]
 Density = NDArray[np.float32] | None
 """(frame, y, x) density maps of the frames that are read, as large as their maps and mirrored as they are."""
@@ -54,8 +56,8 @@ class Targets:
     stores: tuple[Store, ...]
     weights: tuple[float, ...]
     """Of each store, positive; only their ratios count."""
-    final_stands_in: bool = False
-    """Where no store has conspicuity maps, the final map is the target of D1's four."""
+    stood_for: tuple[str, ...] = ()
+    """Levels whose target is the final map where no store has them (`with_stand_ins`)."""
     confidence: float | None = None
     """nats; a store's weight on a labelled sample is its own times exp(-KL(density ‖ its final map) / confidence), the
     KL as the mean over the sample's frames. None: weights are fixed. (Confidence as FerKD has it, for images.)"""
@@ -65,7 +67,7 @@ class Targets:
         stores: Sequence[Store],
         weights: Sequence[float] | None = None,
         *,
-        final_stands_in: bool = False,
+        stood_for: tuple[str, ...] = (),
         confidence: float | None = None,
     ) -> "Targets":
         """Fuse stores, by equal weights where none are given.
@@ -77,15 +79,13 @@ class Targets:
         for store in stores:
             if FINAL not in store.levels:
                 raise DataError(f"{store.url}: has no final maps, only {', '.join(store.levels)}; give another store")
-        return Targets(tuple(stores), tuple(weights or [1.0] * len(stores)), final_stands_in, confidence)
+        return Targets(tuple(stores), tuple(weights or [1.0] * len(stores)), stood_for, confidence)
 
     @cached_property
     def levels(self) -> tuple[str, ...]:
         """Levels that there is a target for."""
         there = dict.fromkeys(level for store in self.stores for level in store.levels)
-        if self.final_stands_in and there.keys().isdisjoint(CONSPICUITY):
-            there |= dict.fromkeys(CONSPICUITY)
-        return tuple(there)
+        return tuple(with_stand_ins(there, self.stood_for))
 
     @property
     def every(self) -> int:
@@ -139,9 +139,7 @@ class Targets:
         read = [_read(store, video, frames, size, mirrored=mirrored) for store in self.stores]
         weights = self._weights(read, density)
         maps = read[0] if len(read) == 1 else {level: _fused(level, read, weights) for level in _all(read)}
-        if self.final_stands_in and maps.keys().isdisjoint(CONSPICUITY):
-            maps |= dict.fromkeys(CONSPICUITY, maps[FINAL])
-        return maps
+        return with_stand_ins(maps, self.stood_for)
 
     def _weights(self, read: Sequence[Maps], density: Density) -> Sequence[float]:
         """Of each store for one sample."""
@@ -170,12 +168,25 @@ class Targets:
             "teacher": teachers[0] if len(teachers) == 1 else {"fused": teachers},
             "stores": stores,
             "store_weights": list(self.weights),
-            "final_stands_in": self.final_stands_in,
+            "stood_for": list(self.stood_for),
         }
 
     def lacking(self, decoders: Sequence[str]) -> list[str]:
         """The maps of a student with these decoders that no store has a target for."""
         return lacking(decoders, self.levels)
+
+
+def stood_for(recipe: StudentRecipe) -> tuple[str, ...]:
+    """The levels for which the final map stands in, by a student's settings, where no teacher has them."""
+    of_d1 = CONSPICUITY if recipe.missing_conspicuity == "final" else ()
+    return (*of_d1, *(("d2", "d3") if recipe.missing_decoders == "final" else ()))
+
+
+def with_stand_ins(maps: Mapping[str, Value], stood_for: Sequence[str]) -> dict[str, Value]:
+    """The final map in the place of levels that are not there; for D1's four only where none of them is."""
+    hierarchical = not maps.keys().isdisjoint(CONSPICUITY)
+    missing = (level for level in stood_for if level not in maps and not (hierarchical and level in CONSPICUITY))
+    return {**maps, **dict.fromkeys(missing, maps[FINAL])}
 
 
 def lacking(decoders: Sequence[str], levels: Sequence[str]) -> list[str]:

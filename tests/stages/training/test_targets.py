@@ -15,12 +15,13 @@ from scipy.special import rel_entr
 from tests.moving_dot import LEVELS, SIZE, dot, make_data, make_store
 from tests.stages.training.test_training import RECIPE, make_annotated
 from tinyhd_pipe.pipeline.app import run
+from tinyhd_pipe.stages.networks.levels import CONSPICUITY
 from tinyhd_pipe.stages.networks.network import scaling_for
 from tinyhd_pipe.stages.networks.weights import read_weights
 from tinyhd_pipe.stages.student_train import stored_videos, student_train
 from tinyhd_pipe.stages.training.dataset import ClipDataset, Sampling
 from tinyhd_pipe.stages.training.fitting import Run
-from tinyhd_pipe.stages.training.targets import Targets
+from tinyhd_pipe.stages.training.targets import Targets, stood_for
 from tinyhd_pipe.stages.video.sources import VideoSource, digest, find_videos
 from tinyhd_pipe.store import Description, Level, Source, Store, create_or_open, open_store
 from tinyhd_pipe.store.errors import DataError, SettingError
@@ -164,13 +165,33 @@ def test_the_final_map_stands_in_for_conspicuity_only_where_it_is_asked_to(store
         "conspicuity_5",
         "d2",
     ]
-    stands_in = Targets.of(single, final_stands_in=True)
+    stands_in = Targets.of(single, stood_for=CONSPICUITY)
     maps = stands_in.read(video, [2], size=SIZE)
     assert stands_in.lacking(("d1", "d2")) == ["d2"]
     np.testing.assert_array_equal(maps["conspicuity_4"], maps["final"])
-    assert Targets.of(stores, final_stands_in=True).read(video, [2], size=SIZE)["conspicuity_4"] is not None
-    both = Targets.of(stores, final_stands_in=True).read(video, [2], size=SIZE)
+    assert Targets.of(stores, stood_for=CONSPICUITY).read(video, [2], size=SIZE)["conspicuity_4"] is not None
+    both = Targets.of(stores, stood_for=CONSPICUITY).read(video, [2], size=SIZE)
     assert np.abs(both["conspicuity_4"] - both["final"]).max() > 1e-3, "a teacher has conspicuity maps"
+
+
+def test_the_final_map_stands_in_for_decoders_that_no_teacher_has_maps_of(
+    stores: list[Store], sources: list[VideoSource], tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, missing_decoders="final")
+    levels = {"final": 4, "conspicuity_2": 8, "d2": 6}
+
+    def read(*kept: str) -> dict[str, NDArray[np.float32]]:
+        store = store_of(tmp_path / "-".join(kept), sources, {level: levels[level] for level in kept})
+        targets = Targets.of([store], stood_for=stood_for(recipe))
+        assert targets.lacking(("d2", "d3")) == []
+        return targets.read(store.videos[0], [2], size=SIZE)
+
+    maps = read("final", "conspicuity_2")
+    np.testing.assert_array_equal(maps["d2"], maps["final"])
+    assert np.abs(maps["conspicuity_2"] - maps["final"]).max() > 1e-3, "D1's maps have targets of their own"
+    maps = read("final", "d2")
+    np.testing.assert_array_equal(maps["d3"], maps["final"])
+    assert np.abs(maps["d2"] - maps["final"]).max() > 1e-3, "and D2's here"
 
 
 def test_a_student_of_two_teachers_learns_and_says_whose_it_is(
