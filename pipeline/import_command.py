@@ -108,6 +108,11 @@ def import_maps(
     console.say(f"{store}: {dumped.videos} videos, of which {imported.maps:,} frames have maps; {there}")
     if dumped.others:
         console.say(f"{dumped.others} other videos of the store were not given and stay in it; --prune drops them")
+    if left_over := imported.left_over:
+        video = next(iter(left_over))
+        more = f", and of {len(left_over) - 1} other videos" if len(left_over) > 1 else ""
+        count = f"{left_over[video]} maps are of frames that {video} does not have{more}"
+        console.say(f"{count}: are they of that video, at its frame rate?")
     console.problems(dumped.problems, "did not decode, or lack maps")
     console.result(imported, as_json=as_json)
     if dumped.problems:

@@ -65,10 +65,13 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Names and values, those of a group one by one."""
     rows = []
     for name, fact in facts.items():
+        if isinstance(fact, list) and any(isinstance(item, dict) for item in fact):
+            fact = {str(place): item for place, item in enumerate(fact, start=1)}
         if isinstance(fact, dict):
             rows += [(f"{name.replace('_', ' ')}: {key}", value) for key, value in _facts(fact)]
         else:
-            text = ", ".join(f"{item:g}" for item in fact) if isinstance(fact, list) else str(fact)
+            items = fact if isinstance(fact, list) else [fact]
+            text = ", ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in items)
             rows.append((name.replace("_", " "), text))
     return rows
 

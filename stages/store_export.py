@@ -20,6 +20,7 @@ from tinyhd_pipe.stages.networks.licence import NONE_STATED
 from tinyhd_pipe.stages.predictions.exported import (
     frames_file,
     maps_of,
+    pyarrow,
     write_array,
     write_pictures,
     write_table,
@@ -97,6 +98,8 @@ def export_store(
     for levels that it does not have, or for a folder that holds something else.
     """
     store = open_store(url)
+    if wanted.format == "parquet":
+        pyarrow()  # says that it is missing before anything is written
     if unknown := [level for level in wanted.levels if level not in store.levels]:
         raise SettingError(f"--levels {unknown[0]}: {url} has {', '.join(store.levels)}")
     wanted = replace(wanted, size=wanted.size or store.description.teacher_grid)

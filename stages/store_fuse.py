@@ -70,6 +70,9 @@ def fuse_stores(
     """
     if len(urls) < 2 or out in urls:
         raise SettingError(f"{', '.join(urls)}: expected two stores or more, and another one for --store")
+    if weights is not None and (len(weights) != len(urls) or min(weights) <= 0):
+        said = " ".join(f"{weight:g}" for weight in weights)
+        raise SettingError(f"--weights {said}: expected a positive number for each of {len(urls)} stores")
     targets = Targets.of([open_store(url) for url in urls], weights)
     rows = {video: row for video in targets.videos if (row := targets.video(video)).rows}
     if not rows:

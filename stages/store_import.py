@@ -5,11 +5,13 @@ of another teacher's maps. A video belongs to a store with the digest of its map
 again and nothing else is. Cost: some 3 ms a frame, beside decoding the video for the number of its frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tinyhd_pipe.stages.dump.dumping import Dumped, Listeners, dump
 from tinyhd_pipe.stages.dump.identity import SAMPLED_FRAMES, SAMPLED_VIDEOS
@@ -21,6 +23,7 @@ from tinyhd_pipe.stages.predictions.map_reading import kind_of
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import DataError, VideoError
+from tinyhd_pipe.store.manifest import VideoRow
 from tinyhd_pipe.store.reader import open_store
 from tinyhd_pipe.store.writer import read_description
 
@@ -48,6 +51,8 @@ class Imported:
     dumped: Dumped
     maps: int
     """Frames of the videos given that have a valid map in the store now."""
+    left_over: Mapping[str, int]
+    """Id of a video to how many of its maps are of frames that it does not have."""
     without_maps: tuple[str, ...]
     without_video: tuple[str, ...]
 
@@ -105,6 +110,19 @@ def import_maps(
     maps = with_traits(given, url)
     dumped = dump(given.sources, url, maps, options, listeners, cluster)
     store = open_store(url)
-    rows = [store.video(source.id) for source in given.sources if source.id in store.videos]
+    known = set(store.videos)
+    there = [source for source in given.sources if source.id in known]  # others cannot be read
+    rows = [store.video(source.id) for source in there]
     valid = sum(row.rows - len(row.failed) for row in rows)
-    return Imported(dumped, valid, given.without_maps, given.without_video)
+    left_over = {
+        row.id: count for row, source in zip(rows, there, strict=True) if (count := _left_over(row, source, maps))
+    }
+    return Imported(dumped, valid, left_over, given.without_maps, given.without_video)
+
+
+def _left_over(row: VideoRow, source: VideoSource, maps: MapFiles) -> int:
+    """How many maps are of frames that the video does not have."""
+    if not row.frames:
+        return 0
+    frames = maps.given(source).frames
+    return int((~np.isin(frames, row.numbering.numbers(np.arange(row.frames)))).sum())

@@ -71,7 +71,7 @@ class MapFiles:
     @property
     def identity(self) -> Mapping[str, Any]:
         scaling = {"size": list(self.size), "resize": "bilinear, antialiased", "maximum": BRIGHTEST, "least": NOTHING}
-        return {"kind": "maps", "name": self.credit.teacher, "files": self.kind, "preprocessing": scaling}
+        return {"kind": "maps", "name": self.credit.teacher, "saved_as": self.kind, "preprocessing": scaling}
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -145,15 +145,19 @@ class MapFiles:
         found = _Found(given)
         maps = [one for frame in given.frames[:count].tolist() if (one := found.take(frame)) is not None]
         if not maps:
-            raise VideoError(f"{self.places[source.id]}: {found.lacking() or 'holds no map'}")
+            raise VideoError(_of_place(self.places[source.id], found.lacking() or "holds no map"))
         return maps
 
     def at(self, source: VideoSource, row: VideoRow, frame: int, levels: Collection[str]) -> Mapping[str, Tensor]:
         found = _Found(self.given(source))
         values = found.take(frame)
         if values is None:
-            raise VideoError(f"{self.places[source.id]}: {found.lacking()}")
+            raise VideoError(_of_place(self.places[source.id], found.lacking() or ""))
         return {FINAL: prepared(values, self.size)[None]}
+
+
+def _of_place(place: Path, reason: str) -> str:
+    return reason if reason.startswith(str(place)) else f"{place}: {reason}"
 
 
 def prepared(values: Values, size: Size) -> Tensor:

@@ -60,13 +60,14 @@ def write_pictures(folder: Path, maps: Iterator[tuple[int, Maps | None]], level:
 
 def write_array(path: Path, maps: Iterator[tuple[int, Maps | None]], level: str, shape: tuple[int, int, int]) -> int:
     """One .npy of all dumped frames, and beside it their numbers; returns how many are valid."""
-    count, frames = 0, []
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    for place, (frame, several) in enumerate(maps):
-        array[place] = np.nan if several is None else several[level]
-        frames.append(frame)
-        count += several is not None
-    array.flush()
+    frames: list[int] = []
+    count, missing = 0, np.full(shape[1:], np.nan, np.float16)
+    with path.open("wb") as file:  # not by a memory map, in which a full disk is a signal and no error
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        for frame, several in maps:
+            file.write((missing if several is None else several[level].astype("<f2")).tobytes())
+            frames.append(frame)
+            count += several is not None
     np.save(frames_file(path), np.array(frames, np.int64))
     return count
 
@@ -95,11 +96,7 @@ def write_tar(path: Path, videos: Sequence[tuple[str, Iterator[tuple[int, Maps |
 
 def write_table(path: Path, videos: Sequence[tuple[str, Iterator[tuple[int, Maps | None]]]]) -> int:
     """A row for every valid frame of these videos; returns how many. Raises SettingError without pyarrow."""
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise SettingError("--format parquet: needs pyarrow; pip install 'tinyhd-pipe[parquet]'") from error
+    pa, parquet = pyarrow()
     writer, count = None, 0
     for rows in _rows(videos):
         levels = list(rows[0][2])
@@ -120,6 +117,16 @@ def write_table(path: Path, videos: Sequence[tuple[str, Iterator[tuple[int, Maps
     if writer is not None:
         writer.close()
     return count
+
+
+def pyarrow() -> tuple[Any, Any]:
+    """pyarrow and its parquet, which are heavy. Raises SettingError where they are missing."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise SettingError("--format parquet: needs pyarrow; pip install 'tinyhd-pipe[parquet]'") from error
+    return pyarrow, parquet
 
 
 def _rows(

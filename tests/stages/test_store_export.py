@@ -2,7 +2,10 @@
 
 import io
 import json
+import shutil
 import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -211,6 +214,32 @@ def test_xarray_opens_a_shard_and_decodes_it_by_the_cf_names(store: Store) -> No
         f"{store.url}/shards/00000", consolidated=False, drop_variables="conspicuity_2", mask_and_scale=False
     ) as raw:
         assert raw["final"].dtype == np.uint8, "without the CF names these are codes"
+
+
+def test_a_table_without_pyarrow_is_refused_with_the_command_that_brings_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert run(["store", "export", store.url, "--out", str(tmp_path / "out"), "--format", "parquet"]) == 2
+    assert "needs pyarrow; pip install 'tinyhd-pipe[parquet]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("cannot mount a file system here")
+    try:
+        for format in FORMATS:
+            assert run(["store", "export", store.url, "--out", str(small / "out"), "--format", format]) == 1
+            assert "No space left on device" in capsys.readouterr().err.strip().splitlines()[-1]
+            assert not [path for path in (small / "out").rglob("*") if ".partial" in path.name]
+            shutil.rmtree(small / "out")
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 def test_the_command_says_what_it_wrote_and_mistakes_are_one_line(

@@ -110,6 +110,16 @@ def test_what_there_is_no_map_of_is_failed_and_said(videos: Path, tmp_path: Path
     assert shown(store, "001.mp4", there) == there
 
 
+def test_maps_of_frames_that_the_video_does_not_have_are_left_over_and_said(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(tmp_path / "maps/001", dots(FRAMES + 5))
+    assert imported(tmp_path / "maps", [videos / "001.mp4"], tmp_path / "s.zarr").left_over == {"001.mp4": 5}
+    command = ["store", "import", "--videos", str(videos / "001.mp4"), "--maps", str(tmp_path / "maps")]
+    assert run([*command, "--teacher-name", "X", "--store", str(tmp_path / "t.zarr")]) == 0
+    assert "5 maps are of frames that 001.mp4 does not have: are they of that video" in capsys.readouterr().err
+
+
 def test_changed_maps_are_imported_again_and_nothing_else_is(videos: Path, tmp_path: Path) -> None:
     maps = tmp_path / "maps"
     for name, frames in (("001", FRAMES), ("002", 9)):
@@ -130,7 +140,9 @@ def test_another_teacher_another_kind_of_file_and_another_size_are_refused(video
     one = [videos / "001.mp4"]
     imported(tmp_path / "maps", one, tmp_path / "s.zarr")
     KINDS["npy"](tmp_path / "floats/001", dots(FRAMES))
-    with pytest.raises(StoreError, match=r"made with teacher.files = pictures, not arrays: maps of the two must not"):
+    with pytest.raises(
+        StoreError, match=r"made with teacher.saved_as = pictures, not arrays: maps of the two must not"
+    ):
         imported(tmp_path / "floats", one, tmp_path / "s.zarr")
     command = ["store", "import", "--videos", str(one[0]), "--maps", str(tmp_path / "maps")]
     command += ["--store", str(tmp_path / "s.zarr"), "--set", "teacher_dump.fidelity=0.002"]

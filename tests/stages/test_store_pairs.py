@@ -148,7 +148,7 @@ def test_other_teachers_other_weights_and_stores_that_do_not_fit_are_refused(
     assert open_store(out).description.provenance["noncommercial"] == "accepted"
     with pytest.raises(StoreError, match=r"made with teacher.weights = \[0.25, 0.75\], not \[0.5, 0.5\]"):
         fuse_stores(urls, [1, 1], out, options)
-    with pytest.raises(SettingError, match="store_weights: 3 for 2 stores"):
+    with pytest.raises(SettingError, match="--weights 1 1 1: expected a positive number for each of 2 stores"):
         fuse_stores(urls, [1, 1, 1], str(tmp_path / "g.zarr"), options)
     with pytest.raises(SettingError, match="expected two stores or more, and another one for --store"):
         fuse_stores(urls, None, urls[0], options)
@@ -162,6 +162,8 @@ def test_other_teachers_other_weights_and_stores_that_do_not_fit_are_refused(
     more = ["--weights", "3", "1", "--allow-noncommercial", "--json"]
     assert run(["store", "fuse", *urls, "--store", str(tmp_path / "h.zarr"), *more]) == 0
     assert json.loads(capsys.readouterr().out)["videos"] == 2
+    assert run(["store", "info", str(tmp_path / "h.zarr")]) == 0
+    assert "teachers: 2: kind" in capsys.readouterr().err
     assert run(["store", "compare", *urls, "--out", str(tmp_path / "d.png"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["frames"] == 38
     assert run(["store", "compare", urls[0], str(tmp_path / "none.zarr")]) == 1
