@@ -12,6 +12,7 @@ from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.options import VIDEOS, Device, Json, Overrides, Params, Weights
+from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.applications.reframing import Reframing
@@ -51,6 +52,11 @@ def predict(
             metavar="W:H",
         ),
     ] = None,
+    roi: Annotated[
+        Literal["ffmpeg", "kvazaar"] | None,
+        Option(help="Write VIDEO.roi.FORMAT.txt, too, by which encoders give more bits to what is looked at."),
+    ] = None,
+    qpfile: Annotated[bool, Option("--qpfile", hidden=True)] = False,
     teacher: Annotated[
         str, Option(help="Kind of the network: tinyhd (a student), or hd2s.", metavar="KIND")
     ] = "tinyhd",
@@ -68,10 +74,15 @@ def predict(
     """
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import predict as stage
+    from tinyhd_pipe.stages.applications.quantisers import Quantising
     from tinyhd_pipe.stages.networks.network import load_teacher
     from tinyhd_pipe.stages.pictures.overlay import Overlay
     from tinyhd_pipe.stages.predictions.products import Wanted
 
+    if qpfile:
+        raise SettingError(
+            "--qpfile: x264's and x265's QP files have a QP for a frame, not for a block; use --roi ffmpeg"
+        )
     keep_freed_memory()
     options = load_params(params, overrides).predict
     wanted = Wanted(
@@ -80,6 +91,7 @@ def predict(
         Overlay(colours, options.strength, side_by_side) if overlay else None,
         options.fps,
         _reframing(reframe, options) if reframe else None,
+        Quantising(options.roi_strength, options.roi_limit, seconds=options.roi_seconds, format=roi) if roi else None,
     )
     sources = [source for source in given_videos(videos) if out.resolve() not in source.path.resolve().parents]
     network = load_teacher(teacher, weights=weights, precision=options.precision, device=console.device(device))

@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tinyhd_pipe.stages.applications.quantisers import Quantising
 from tinyhd_pipe.stages.applications.reframing import Reframing
 from tinyhd_pipe.stages.pictures.overlay import Overlay
 from tinyhd_pipe.stages.predictions.map_files import Add, archive, first_name, frames_there, pictures, zarr_group
 from tinyhd_pipe.stages.predictions.map_films import grey_film, overlay_film
 from tinyhd_pipe.stages.predictions.records import Made, Record, differing, read_record
 from tinyhd_pipe.stages.predictions.reframed_films import reframed_film
+from tinyhd_pipe.stages.predictions.roi_files import roi_file
 from tinyhd_pipe.stages.settings.predict import Brightness, Format
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
 from tinyhd_pipe.stages.video.viewing import Viewing
@@ -36,6 +38,8 @@ class Wanted:
     """Frames a second of films where the original does not say."""
     reframing: Reframing | None = None
     """A film of the part that is looked at, in another shape."""
+    roi: Quantising | None = None
+    """A file that tells an encoder where people look."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,8 @@ def _products(source: VideoSource, identity: Mapping[str, Any], out: Path, wante
         products.append(_overlay(place, made_by, wanted, wanted.overlay))
     if wanted.reframing:
         products.append(_reframed(place, made_by, wanted, wanted.reframing))
+    if wanted.roi:
+        products.append(_roi(place, made_by, wanted, wanted.roi))
     return products
 
 
@@ -158,3 +164,9 @@ def _reframed(place: Path, made_by: dict[str, Any], wanted: Wanted, how: Reframi
     by = {**made_by, **asdict(how), "shape": shape}
     write = partial(reframed_film, path=file, table=table, how=how, fps=wanted.fps)
     return Product(f"reframe {shape}", file, by, write, beside=(table,))
+
+
+def _roi(place: Path, made_by: dict[str, Any], wanted: Wanted, how: Quantising) -> Product:
+    file = place.with_name(f"{place.name}.roi.{how.format}.txt")
+    write = partial(roi_file, path=file, how=how, fps=wanted.fps)
+    return Product(f"roi {how.format}", file, {**made_by, **asdict(how)}, write)

@@ -36,9 +36,10 @@ def reframed_film(viewing: Viewing, path: Path, table: Path, how: Reframing, fps
     boxes = _Boxes(viewing, CropPath(rail, facts.fps or fps, how), size, crop)
     with (
         film_like(viewing.source, path, WATCHABLE, fps) as add_picture,
-        _rows(table) as rows,
+        rows_file(table) as rows,
         closing(ahead(viewing.again(), AHEAD)) as frames,
     ):
+        rows.write("frame,x,y,w,h\n")
 
         def crop_all(settled: Iterable[tuple[int, int, int]]) -> None:
             for frame, x, y in settled:
@@ -89,13 +90,13 @@ class _Boxes:
 
 
 @contextmanager
-def _rows(table: Path) -> Iterator[TextIO]:
-    """A file of rows, which is there when it is whole."""
-    partial = table.with_name(f".{table.name}.partial")
+def rows_file(path: Path) -> Iterator[TextIO]:
+    """A text file that is written row by row, and is there when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("w", newline="") as rows:
-            rows.write("frame,x,y,w,h\n")
             yield rows
-        partial.replace(table)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from tinyhd_pipe.stages.settings.ranges import NotNegative, Positive
 Format = Literal["png", "npz", "zarr", "video"]
 Brightness = Literal["peak", "absolute"]
 Colours = Literal["heat", "rainbow", "light"]
+RoiFormat = Literal["ffmpeg", "kvazaar"]
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,9 @@ class PredictOptions:
     """of --reframe: share of all attention that must be gained, for some seconds, to be worth a move over the side"""
     reframe_ahead: NotNegative = 1.5
     """of --reframe: seconds of the film that are seen before a place is settled"""
+    roi_strength: Annotated[float, Gt(0), Le(2)] = 0.5
+    """of --roi: share of the offsets that are best where nothing counts but the map"""
+    roi_limit: Annotated[float, Gt(0), Le(12)] = 4.0
+    """of --roi: the largest offset, in QP"""
+    roi_seconds: Positive = 0.5
+    """of --roi: how long offsets stay"""
