@@ -69,8 +69,8 @@ def _section(name: str, command: Any) -> str:
     prose = "\n".join(line for line in said if line not in examples).strip()
     context = Context(command, info_name=name)
     rows = []
-    for parameter in command.get_params(context):
-        spelled, told = parameter.get_help_record(context)
+    shown = [record for parameter in command.get_params(context) if (record := parameter.get_help_record(context))]
+    for spelled, told in shown:
         if spelled != "--help":
             rows.append(f"| `{_cell(spelled.partition(' <list')[0].partition(' <path')[0])}` | {_cell(told)} |")
     block = ["<!-- needs: files of yours -->", "", "```sh", *examples, "```"]
