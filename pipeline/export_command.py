@@ -3,6 +3,8 @@
 What is heavy is imported inside, so `--help` answers at once.
 """
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +16,7 @@ from tinyhd_pipe.pipeline.options import VIDEOS, Json, Weights
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
-    from tinyhd_pipe.stages.export import Exported
+    from tinyhd_pipe.stages.export import Exported, Wanted
     from tinyhd_pipe.stages.exports.card import Described
     from tinyhd_pipe.stages.exports.metrics_files import Metrics
     from tinyhd_pipe.stages.networks.network import Network
@@ -24,8 +26,12 @@ def export(
     weights: Weights,
     out: Annotated[Path, Option(help="Folder for the file: DIR/<name of the weights>.onnx.", metavar="DIR")],
     format: Annotated[
-        Literal["onnx", "openvino", "torch"],
-        Option("--format", help="onnx: one .onnx; openvino: .xml and .bin; torch: a .pt2 of torch.export."),
+        Literal["onnx", "openvino", "torch", "web"],
+        Option(
+            "--format",
+            help="onnx: one .onnx; openvino: .xml and .bin; torch: a .pt2 of torch.export; web: a page that shows maps "
+            "over any video.",
+        ),
     ] = "onnx",
     all_maps: Annotated[
         bool, Option("--all-maps", help="Give the maps of D1, D2 and D3, too, behind `final`.")
@@ -43,6 +49,10 @@ def export(
     teacher: Annotated[
         str, Option(help="Kind of the network: tinyhd (a student), or hd2s.", metavar="KIND")
     ] = "tinyhd",
+    runtime: Annotated[
+        Path | None,
+        Option(help="For --format web: a folder with ONNX Runtime Web, which is fetched otherwise.", metavar="DIR"),
+    ] = None,
     metrics: Annotated[
         Path | None, Option(help="For the model card: what `evaluate --json` printed of this network.", metavar="FILE")
     ] = None,
@@ -59,6 +69,7 @@ def export(
     """Write a network as a file that runs without this package, once it has given the same maps, and its model card.
 
     tinyhd-pipe export --weights runs/student/best.safetensors --format onnx --out exported/
+    tinyhd-pipe export --weights runs/student/best.safetensors --format web --out page/
     tinyhd-pipe export --weights runs/student/best.safetensors --out exported/ --hub-folder hub/ --metrics scores.json
     """
     from tinyhd_pipe.stages import export as stage
@@ -67,13 +78,15 @@ def export(
     name = weights.name.removesuffix(weights.suffix)
     figures = _figures(metrics, row, name, teacher)
     _check_hub_folder(hub_folder, overwrite=overwrite)
+    wanted = stage.Wanted("onnx" if format == "web" else format, all_maps, with_preprocessing)
+    for_page = _files_for_page(wanted, teacher, runtime, is_wanted=format == "web")
     network = load_teacher(teacher, weights=weights)
     with console.progress("export") as advance:
         exported = stage.export(
             network,
             out,
-            name,
-            stage.Wanted(format, all_maps, with_preprocessing),
+            "student" if for_page else name,
+            wanted,
             sources=given_videos(videos) if videos else (),
             overwrite=overwrite,
             report=advance,
@@ -81,6 +94,8 @@ def export(
     _show(exported)
     described = _described(weights, network, exported, figures)
     cards = _leave_cards(described, weights, out, hub_folder)
+    if for_page:
+        exported = _leave_page(exported, out, for_page)
     console.result({**vars(exported), "cards": cards}, as_json=as_json)
 
 
@@ -101,6 +116,29 @@ def _check_hub_folder(folder: Path | None, *, overwrite: bool) -> None:
     if folder is not None:
         needed("huggingface_hub", "--hub-folder")
         check_hub_folder(folder, overwrite=overwrite)
+
+
+def _files_for_page(wanted: "Wanted", kind: str, runtime: Path | None, *, is_wanted: bool) -> dict[str, Path] | None:
+    """The runtime that a page needs beside it; None where no page is wanted."""
+    from tinyhd_pipe.stages.exports.web_page import check_web
+    from tinyhd_pipe.stages.exports.web_runtime import runtime_files
+
+    if not is_wanted:
+        if runtime is not None:
+            raise SettingError(f"--runtime {runtime}: a page needs it, no other format; add --format web")
+        return None
+    check_web(kind, all_maps=wanted.all_maps, with_preprocessing=wanted.with_preprocessing)
+    return runtime_files(runtime)
+
+
+def _leave_page(exported: "Exported", out: Path, runtime: dict[str, Path]) -> "Exported":
+    from tinyhd_pipe.stages.exports.web_page import write_page
+
+    files = (*exported.files, *write_page(out, exported.facts, runtime))
+    size = sum(file.stat().st_size for file in files)
+    console.say(f"{out}: a page of {console.size(size)} that loads nothing from elsewhere; a server has to give it:")
+    console.say(f"python -m http.server 8000 --directory {shlex.quote(str(out))}    then open http://localhost:8000")
+    return replace(exported, files=files, bytes=size)
 
 
 def _described(weights: Path, network: "Network", exported: "Exported", metrics: "Metrics | None") -> "Described":

@@ -61,8 +61,14 @@ def watched(browser: "Browser", **settings: Any) -> Iterator[Watched]:
     page = context.new_page()
     seen = Watched(page)
     page.on("request", lambda request: seen.requests.append(request.url))
-    page.on("requestfailed", lambda request: seen.complaints.append(f"{request.url}: {request.failure}"))
+    page.on("requestfailed", lambda request: _note_failure(seen, request))
     page.on("pageerror", lambda error: seen.complaints.append(str(error)))
     page.on("console", lambda said: seen.complaints.append(said.text) if said.type == "error" else None)
     yield seen
     context.close()
+
+
+def _note_failure(seen: Watched, request: Any) -> None:
+    """A film that is played from memory is asked for in parts, and a part that is not wanted any more is no failure."""
+    if not (request.url.startswith("blob:") and request.failure == "net::ERR_ABORTED"):
+        seen.complaints.append(f"{request.url}: {request.failure}")

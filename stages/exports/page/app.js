@@ -32,7 +32,7 @@ async function starting() {
   try {
     student = await load();
     [heat.canvas.width, heat.canvas.height] = [student.width, student.height];
-    $("about").textContent = student.facts.about;
+    $("about").textContent = `Terms of the network: ${student.facts.licence}.`;
     say("");
   } catch (error) {
     say(`The network does not load: ${error.message}`, true);
@@ -97,6 +97,7 @@ async function answerLive(time) {
 
 /** Give every frame of the video its map, in `kept`; resolves with how many there are. */
 export async function everyFrame() {
+  if (video.readyState < 2) await new Promise((there) => video.addEventListener("loadeddata", there, { once: true }));
   [isStepping, frames] = [true, []];
   const whole = video.duration;
   const began = performance.now();
@@ -224,7 +225,8 @@ function say(line, isWrong = false) {
 
 // ---- What people do --------------------------------------------------------------------------------------------
 
-const ready = starting();
+/** Resolves when the student is there. */
+export const ready = starting();
 
 async function show(source, name) {
   await ready;

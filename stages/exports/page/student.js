@@ -30,9 +30,9 @@ async function fetched(address) {
 export class Student {
   constructor(session, facts) {
     this.session = session;
-    this.facts = facts;
+    this.facts = facts; // what the exported file says of itself
     [this.height, this.width] = facts.size;
-    this.outputs = facts.outputs; // maps of a window: 16, one for each frame, or 1, for the last
+    this.outputs = facts.window.stride; // maps of a window: 16, one for each frame, or 1, for the last
   }
 
   /** RGBA pixels ({width, height, data}, as ImageData) as the network wants them: float32 (3, y, x), resized, scaled. */
@@ -41,7 +41,7 @@ export class Student {
     const scaled = new Float32Array(3 * this.height * this.width);
     let at = 0;
     for (let channel = 0; channel < 3; channel++) {
-      const [mean, std] = [this.facts.mean[channel], this.facts.std[channel]];
+      const [mean, std] = [this.facts.input.mean[channel], this.facts.input.std[channel]];
       for (const row of down) {
         const [above, below] = [4 * row.first * width + channel, 4 * row.second * width + channel];
         for (const { first, second, share } of across) {
@@ -57,14 +57,16 @@ export class Student {
   /** Maps of up to 16 scaled frames, oldest first; where there are fewer, the first one repeats before the others.
    *  Returns float32 (y, x) in [0, 1] for each frame that is answered for: 16 or 1, the last of them always. */
   async answer(frames) {
-    const one = 3 * this.height * this.width;
-    const seen = new Float32Array(WINDOW * one);
-    for (let place = 0; place < WINDOW; place++) {
-      seen.set(frames[Math.max(0, frames.length - WINDOW + place)], place * one);
-    }
-    const input = new ort.Tensor("float32", seen, [WINDOW, 3, this.height, this.width]);
-    const { final } = await this.session.run({ frames: input });
     const size = this.height * this.width;
+    const clip = new Float32Array(3 * WINDOW * size);
+    for (let place = 0; place < WINDOW; place++) {
+      const frame = frames[Math.max(0, frames.length - WINDOW + place)];
+      for (let channel = 0; channel < 3; channel++) {
+        clip.set(frame.subarray(channel * size, (channel + 1) * size), (channel * WINDOW + place) * size);
+      }
+    }
+    const input = new ort.Tensor("float32", clip, [1, 3, WINDOW, this.height, this.width]);
+    const { final } = await this.session.run({ [this.facts.input.name]: input });
     return Array.from({ length: this.outputs }, (_, map) => final.data.slice(map * size, (map + 1) * size));
   }
 }
