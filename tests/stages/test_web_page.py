@@ -1,10 +1,11 @@
 """The page that runs a student, in a real browser with a real clip: its maps are ours, and nothing leaves it.
 
-For the same pixels its maps are ours within 1e-2, and 1e-4 on average, of a network that amplifies rounding (of the
-published ones: 1e-6). Through the browser's own decoder colours differ by a step or two,
+The network is a published one as far as D3, in a quarter of its size, which is exported in seconds. For the same pixels
+its maps are ours within 1e-5. Through the browser's own decoder colours differ by a step or two,
 and maps by what that makes of them.
 """
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -20,22 +21,24 @@ from numpy.typing import NDArray
 from playwright.sync_api import expect
 
 from tests.browser import Watched, watched
-from tests.lively_networks import lively
 from tests.video_files import write
 from tinyhd_pipe.pipeline.app import run
+from tinyhd_pipe.stages.networks.decoders import adapters
 from tinyhd_pipe.stages.networks.network import load_student
-from tinyhd_pipe.stages.networks.weights import write_weights
+from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.video.decoding import decode
 from tinyhd_pipe.stages.video.sources import find_videos
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = [pytest.mark.browser, pytest.mark.shared]
+pytestmark = [pytest.mark.browser, pytest.mark.shared, pytest.mark.slow]
 SIZE = (96, 128)
 FRAMES = 37
 """A head, two whole windows of 16 outputs, and four frames behind them."""
 APP = "import('./app.js')"
+TEXT = "(map) => btoa(new Uint8Array(map.buffer).reduce((text, byte) => text + String.fromCharCode(byte), ''))"
+"""A typed array as text, which the way to Python takes in a hundredth of the time of as many numbers."""
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -43,10 +46,18 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Encoder and D3 of the published M network; random weights make noise of a step in colour."""
+    published = read_weights(shared / "reference/weights/d123m_rc4_rc1T.pth").state
+    state = {name: tensor for name, tensor in published.items() if name.startswith("encoder.")}
+    before = len(adapters("d1", 4)) + len(adapters("d2", 4))
+    for place in range(len(adapters("d3", 4))):
+        theirs, own = (f"aggregator.aggregate_adapter.{number}." for number in (before + place, place))
+        state |= {name.replace(theirs, own): tensor for name, tensor in published.items() if name.startswith(theirs)}
+    state["decoder.decoder.0.weight"] = published["decoder.decoder.0.weight"][:, -1:]
+    state["decoder.decoder.0.bias"] = published["decoder.decoder.0.bias"]
     path = tmp_path_factory.mktemp("weights") / "best.safetensors"
-    module = lively(7, decoders=("d3",), reduction=4, outputs=16)
-    write_weights(path, module.state_dict(), {"kind": "tinyhd", "size": list(SIZE), "licence": "CC BY 4.0 (Lab)"})
+    write_weights(path, state, {"kind": "tinyhd", "size": list(SIZE), "licence": "CC BY 4.0 (Lab)"})
     return path
 
 
@@ -88,6 +99,10 @@ def _opened(seen: Watched, origin: str) -> Any:
     return seen.page
 
 
+def _bytes(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(base64.b64decode(text), np.uint8)
+
+
 def _all_stayed(seen: Watched, origin: str) -> bool:
     assert seen.complaints == []
     return len(seen.requests) > 6 and seen.left(origin) == []
@@ -110,15 +125,14 @@ def test_maps_of_the_same_pixels_are_ours(
         const answered = await student.answer(frames.slice(Math.max(0, end - 15), end + 1));
         maps.push(...answered.slice(maps.length - end - 1));
       }}
-      return maps.map((map) => Array.from(map));
+      return maps.map({TEXT});
     }}"""
     with watched(browser) as seen:
-        theirs = np.array(_opened(seen, origin).evaluate(ask), np.float32).reshape(-1, *SIZE)
+        theirs = np.stack([_bytes(map_).view(np.float32).reshape(SIZE) for map_ in _opened(seen, origin).evaluate(ask)])
         assert _all_stayed(seen, origin)
     assert theirs.shape == ours.shape
-    assert np.abs(theirs - ours).max() < 1e-2
-    assert np.abs(theirs - ours).mean() < 1e-4
-    assert np.abs(theirs[1:] - ours[:-1]).mean() > 1e-3, "maps of the frame before are others"
+    assert np.abs(theirs - ours).max() < 1e-5
+    assert np.abs(theirs[1:] - ours[:-1]).max() > 1e-3, "maps of the frame before are others"
 
 
 def test_every_frame_of_a_film_is_found_and_gets_the_map_that_predict_gives_it(
@@ -129,18 +143,18 @@ def test_every_frame_of_a_film_is_found_and_gets_the_map_that_predict_gives_it(
         page.set_input_files("#file", clip)
         expect(page.locator("#video")).to_be_visible()
         assert page.evaluate(f"{APP}.then((app) => app.everyFrame())") == FRAMES
-        kept = page.evaluate(f"{APP}.then((app) => [...app.kept].map(([time, map]) => [time, Array.from(map)]))")
+        kept = page.evaluate(f"{APP}.then((app) => [...app.kept].map(([time, map]) => [time, ({TEXT})(map)]))")
         expect(page.locator("#status")).to_have_text(f"{FRAMES} frames, each with its map.")
         page.evaluate("document.getElementById('video').play()")
         expect(page.locator("#lag")).to_have_text("0.00 s")
         assert _all_stayed(seen, origin)
     times = [float(time) for time, _ in kept]
     np.testing.assert_allclose(times, np.arange(FRAMES) / 25, atol=2e-3)
-    theirs = np.array([map_ for _, map_ in kept], np.float32).reshape(-1, *SIZE) / 255
+    theirs = np.stack([_bytes(map_).reshape(SIZE) / 255 for _, map_ in kept])
     expected = ours / ours.max(axis=(1, 2), keepdims=True)
-    assert np.abs(theirs - expected).mean() < 0.02
+    assert np.abs(theirs - expected).max() < 0.05, "of each map's maximum; measured .014, on average .0017"
     correlations = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in zip(theirs, expected, strict=True)]
-    assert min(correlations) > 0.97
+    assert min(correlations) > 0.999
     late = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in zip(theirs[8:], expected, strict=False)]
     assert min(late) < min(correlations), "of frames that are some places off they are less alike"
 
