@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option, Typer
 
-from tinyhd_pipe.pipeline import ablation_command, console
+from tinyhd_pipe.pipeline import ablation_command, bench_predict_command, console
 from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.options import (
     Command,
@@ -33,40 +33,7 @@ app = Typer(
     no_args_is_help=True,
 )
 app.command("ablations", cls=Command)(ablation_command.ablations)
-
-
-@app.command("predict", cls=Command)
-def predict(
-    weights: Weights,
-    video: Annotated[Path, Option(help="A video of at least 16 frames.", metavar="PATH")],
-    kind: TeacherKind = "tinyhd",
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Compare memory layouts and precisions of one network: what one window of 16 frames costs.
-
-    tinyhd-pipe bench predict --weights runs/student/best.safetensors --video clips/001.AVI
-    """
-    import numpy as np
-
-    from tinyhd_pipe.stages.bench.networks import bench_networks
-    from tinyhd_pipe.stages.video.index import read_frames
-
-    clip = read_frames(given_videos([video])[0], np.arange(16))
-    with console.progress("rounds") as advance:
-        measured = bench_networks(kind, weights, clip, device=console.device(device), report=advance)
-    rows = [
-        (v.name, f"{1e3 * v.seconds:.0f}", f"{v.spread:.0%}", f"{v.ratio:.2f}", f"{v.kl:.1e}")
-        for v in measured.variants
-    ]
-    columns = ("", "ms a window", "spread", "times as fast", "KL, nats")
-    console.table(f"{weights}: {_facts(measured.machine)}", columns, rows)
-    if not measured.agree:
-        console.say("bfloat16 does not keep this network's maps: judge it on trained weights, or stay with float32")
-    console.say(f"auto takes {measured.by_rule.precision} here, {measured.by_rule.reason}")
-    if measured.advice:
-        console.say(measured.advice)
-    console.result(measured, as_json=as_json)
+app.command("predict", cls=Command)(bench_predict_command.predict)
 
 
 @app.command("store", cls=Command)

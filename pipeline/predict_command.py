@@ -11,6 +11,7 @@ from typer import Argument, Exit, Option
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 from tinyhd_pipe.pipeline.given import given_videos
+from tinyhd_pipe.pipeline.given_network import given_network
 from tinyhd_pipe.pipeline.options import VIDEOS, Device, Json, Overrides, Params, Weights
 from tinyhd_pipe.store.errors import SettingError
 
@@ -60,6 +61,10 @@ def predict(
     teacher: Annotated[
         str, Option(help="Kind of the network: tinyhd (a student), or hd2s.", metavar="KIND")
     ] = "tinyhd",
+    backend: Annotated[
+        Literal["auto", "torch", "onnx", "openvino"],
+        Option(help="What runs a student on the CPU; auto says what it chose."),
+    ] = "auto",
     overwrite: Annotated[
         bool, Option("--overwrite", help="Make maps anew that --out has by other weights; refused otherwise.")
     ] = False,
@@ -75,7 +80,6 @@ def predict(
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import predict as stage
     from tinyhd_pipe.stages.applications.quantisers import Quantising
-    from tinyhd_pipe.stages.networks.network import load_teacher
     from tinyhd_pipe.stages.pictures.overlay import Overlay
     from tinyhd_pipe.stages.predictions.products import Wanted
 
@@ -94,7 +98,7 @@ def predict(
         Quantising(options.roi_strength, options.roi_limit, seconds=options.roi_seconds, format=roi) if roi else None,
     )
     sources = [source for source in given_videos(videos) if out.resolve() not in source.path.resolve().parents]
-    network = load_teacher(teacher, weights=weights, precision=options.precision, device=console.device(device))
+    network = given_network(weights, teacher, backend=backend, precision=options.precision, device=device)
     with console.progress("predict") as advance:
         predicted = stage.predict(
             sources,

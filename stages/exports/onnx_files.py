@@ -76,16 +76,14 @@ def operators(model: Any) -> dict[str, int]:
 class OnnxNetwork:
     """A file that is ready to answer, and what it says of itself.
 
-    Arguments:
-        threads: that one answer may use.
-
-    Raises WeightsError for a file that ONNX Runtime does not take or that says nothing of itself.
+    An answer takes one thread, and threads may ask at once. Raises WeightsError for a file that ONNX Runtime does not
+    take or that says nothing of itself.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(self, path: Path) -> None:
         runtime = needed("onnxruntime", f"{path.name}")
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
@@ -96,6 +94,6 @@ class OnnxNetwork:
         self.facts = from_text(self.session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
     def __call__(self, seen: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """Level -> maps in [0, 1]; input and outputs as the facts say. Threads may call at once."""
+        """Level -> maps in [0, 1]; input and outputs as the facts say."""
         names = [output["name"] for output in self.facts["outputs"]]
         return dict(zip(names, self.session.run(names, {self.facts["input"]["name"]: seen}), strict=True))

@@ -44,31 +44,32 @@ class OpenVinoNetwork:
     """A file that is ready to answer, and what it says of itself.
 
     Arguments:
-        threads: that one answer may use.
-        at_once: answers that are computed side by side, each in a thread of its own.
+        path: an .xml, or an .onnx that has facts.
+        at_once: answers that are computed side by side, each by one thread, for threads that ask at once.
 
     Raises WeightsError for a file that OpenVINO does not take or that says nothing of itself.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, at_once: int = 1) -> None:
+    def __init__(self, path: Path, *, at_once: int = 1) -> None:
         openvino = needed("openvino", f"{path.name}")
         core = openvino.Core()
         try:
             model = core.read_model(path)
-            facts = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+            place = [KEY] if path.suffix == ".xml" else ["framework", KEY]
+            facts = model.get_rt_info(place).astype(str) if model.has_rt_info(place) else None
         except RuntimeError as error:
             said = " ".join(str(error).split())[:160]
             raise WeightsError(f"{path}: not a file that OpenVINO takes ({said}); export it again") from error
         self.facts = from_text(facts, path)
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_NUM_THREADS": at_once,
             "NUM_STREAMS": at_once,
         }
         self.compiled = core.compile_model(model, "CPU", settings)
 
     def __call__(self, seen: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """Level -> maps in [0, 1]; input and outputs as the facts say. Threads may call at once."""
+        """Level -> maps in [0, 1]; input and outputs as the facts say."""
         answered = self.compiled.create_infer_request().infer({0: seen})
         names = [output["name"] for output in self.facts["outputs"]]
         return {name: answered[place] for place, name in enumerate(names)}

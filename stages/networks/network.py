@@ -34,7 +34,7 @@ Kind = Literal["hd2s", "tinyhd"]
 KINDS = get_args(Kind)
 Size = tuple[int, int]
 
-PROVENANCE = ("precision_chosen", "batch", "torch", "licence")
+PROVENANCE = ("precision_chosen", "batch", "torch", "licence", "backend")
 """Facts that are worth keeping, and that two dumps into one store may differ in."""
 
 
@@ -108,7 +108,7 @@ class Network:
     @property
     def outputs(self) -> int:
         """Frames of a clip that get a final map: 1 (the last one) or 16."""
-        return self.module.outputs if isinstance(self.module, TinyHD) else 1
+        return 1 if isinstance(self.module, HD2S) else self.module.outputs
 
     @property
     def takes_runs(self) -> bool:

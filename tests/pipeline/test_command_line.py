@@ -272,6 +272,6 @@ def test_layouts_and_precisions_are_compared_on_equal_maps(
     monkeypatch.chdir(place)
     bench = "bench predict --weights hd2s.safetensors --kind hd2s --video videos/good.mp4 --json"
     assert run(bench.split()) == 0
-    measured = json.loads(capsys.readouterr().out)
+    measured = json.loads(capsys.readouterr().out)["networks"]
     assert [variant["ratio"] > 0 for variant in measured["variants"]] == [True] * 3
     assert measured["variants"][0]["kl"] < 1e-6
