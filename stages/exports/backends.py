@@ -115,8 +115,7 @@ def with_backend(network: Network, backend: Backend) -> Network:
         write_onnx(onnx_model(graph, program), facts, path)
     found = OnnxNetwork(path) if backend == "onnx" else OpenVinoNetwork(path, at_once=cores())
     checked(network, found, windows_of([]), takes_frames=False)
-    module = cast(TinyHD, _Answers(found))
-    return replace(network, module=module, fast_layout=False, facts={**network.facts, "backend": backend})
+    return replace(network, module=cast(TinyHD, _Answers(found)), fast_layout=False)
 
 
 def load_exported(path: str | Path) -> Network:

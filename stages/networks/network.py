@@ -34,7 +34,7 @@ Kind = Literal["hd2s", "tinyhd"]
 KINDS = get_args(Kind)
 Size = tuple[int, int]
 
-PROVENANCE = ("precision_chosen", "batch", "torch", "licence", "backend")
+PROVENANCE = ("precision_chosen", "batch", "torch", "licence")
 """Facts that are worth keeping, and that two dumps into one store may differ in."""
 
 
