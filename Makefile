@@ -54,6 +54,6 @@ docs: $(VENV)/bin/dvc
 
 # All but the figures that git has.
 clean:
-	rm -rf $(VENV) build data runs/teacher runs/student runs/evaluation/videos runs/evaluation/comparison.png \
+	rm -rf $(VENV) build data runs/teacher runs/student runs/evaluation/videos runs/evaluation/comparison.* \
 		runs/evaluation/evaluation.json runs/report.html \
 		dvc_plots .dvc/tmp .dvc/cache dvc.lock

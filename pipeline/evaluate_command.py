@@ -41,7 +41,8 @@ def evaluate(
         Option(help="Predicted maps of others: DIR/001/0001.png, DIR/001.avi, or one grey video.", metavar="PATH…"),
     ] = None,
     out: Annotated[
-        Path | None, Option(help="Folder for metrics/, videos/, evaluation.json and comparison.png.", metavar="DIR")
+        Path | None,
+        Option(help="Folder for metrics/, videos/, evaluation.json, comparison.png and .webp.", metavar="DIR"),
     ] = None,
     frames: Annotated[bool, Option("--frames", help="Write frames/ to --out, too: a row for each frame.")] = False,
     resume: Annotated[bool, Option("--resume", help="Take what --out keeps of scored videos.")] = False,
@@ -114,8 +115,8 @@ def evaluate(
         write_evaluation(scored, _setting(networks, paths), out)
         whole = [video for video in annotated if video.source.id not in scored.problems]
         if whole and networks:
-            picture = stage.comparison_sheet(whole, networks, out / "comparison.png", rows=options.rows)
-            console.say(f"frame, truth and maps side by side: {picture}")
+            still, moving = stage.comparison(whole, networks, out, rows=options.rows)
+            console.say(f"frame, truth and maps side by side: {still}, and moving: {moving}")
     console.result(scored, as_json=as_json)
     if scored.problems:
         raise Exit(1)

@@ -16,20 +16,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, read_density
+from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
 from tinyhd_pipe.stages.gaze.figures import ByVideo, Evaluation, summary
 from tinyhd_pipe.stages.gaze.kept_scores import ByFrame, KeptScores
-from tinyhd_pipe.stages.gaze.metrics import resize_prediction
 from tinyhd_pipe.stages.gaze.scoring import Scores, Scoring
 from tinyhd_pipe.stages.gaze.truth import Comparable, LeftOut
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.overlap import cores, in_parallel
-from tinyhd_pipe.stages.networks.prediction import predict_frame
-from tinyhd_pipe.stages.pictures.sheets import colour, sheet
+from tinyhd_pipe.stages.predictions.comparison import comparison_loop, comparison_sheet
 from tinyhd_pipe.stages.predictions.contender import Contender
 from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
 from tinyhd_pipe.stages.video.decoding import decode
-from tinyhd_pipe.stages.video.index import frame_numbers, read_frames
 from tinyhd_pipe.store.errors import DataError, VideoError
 
 
@@ -148,21 +145,13 @@ def _common(looked_at: Comparable, answers: Mapping[str, ByFrame]) -> tuple[list
     return frames, left_out
 
 
-def comparison_sheet(
-    videos: Sequence[AnnotatedVideo], networks: Mapping[str, Network], path: Path, *, rows: int = 6
-) -> Path:
-    """Write a PNG that shows, for the middle frame of some videos: the frame, the truth and every network's map."""
-    chosen = [videos[place] for place in np.linspace(0, len(videos) - 1, min(rows, len(videos))).astype(int)]
-    drawn = []
-    for video in chosen:
-        annotated = sorted(set(video.density_maps) & set(frame_numbers(video.source).tolist()))
-        frame = annotated[len(annotated) // 2]
-        picture = read_frames(video.source, np.array([frame]))[0]
-        truth = read_density(video, frame)
-        panels = {"frame": picture}
-        panels["truth"] = np.zeros_like(picture) if truth is None else colour(truth)
-        for name, network in networks.items():
-            saliency = predict_frame(network, video.source, frame)
-            panels[name] = colour(resize_prediction(saliency, picture.shape[:2]))
-        drawn.append((f"{video.source.id}, frame {frame}", panels))
-    return sheet(drawn, path)
+def comparison(
+    videos: Sequence[AnnotatedVideo], networks: Mapping[str, Network], out: Path, *, rows: int = 6
+) -> tuple[Path, Path]:
+    """Write comparison.png and comparison.webp below `out`: frame, truth and every network's map, still and moving.
+
+    Arguments:
+        rows: videos that are shown at most; the loop has half of them.
+    """
+    still = comparison_sheet(videos, networks, out / "comparison.png", rows=rows)
+    return still, comparison_loop(videos, networks, out / "comparison.webp", rows=max(1, rows // 2))

@@ -4,7 +4,7 @@ The colour scale is perceptually ordered and starts at black, so that "nobody lo
 few anchor colours instead of a plotting library. Only Pillow is needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -27,13 +27,29 @@ def colour(saliency: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.stack(channels, axis=-1).astype(np.uint8)
 
 
-def sheet(rows: Sequence[tuple[str, Mapping[str, NDArray[np.uint8]]]], path: Path, *, panel_width: int = 240) -> Path:
-    """Write a PNG of rows of panels.
+def colour_loop(maps: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Maps (frame, y, x) of any scale as colour, uint8 (frame, y, x, 3); the maximum of all frames is brightest."""
+    frames, height, width = maps.shape
+    return colour(maps.reshape(frames * height, width)).reshape(frames, height, width, 3)
 
-    Arguments:
-        rows: (caption of the row, {title of the column: uint8 (y, x, 3)}); every row has the same titles.
-        path: where the PNG is written (beside, then renamed).
-    """
+
+Row = tuple[str, Mapping[str, NDArray[np.uint8]]]
+"""(caption of the row, {title of the column: uint8 (y, x, 3)}); every row of a sheet has the same titles."""
+
+
+def sheet(rows: Sequence[Row], path: Path, *, panel_width: int = 240) -> Path:
+    """Write a PNG of rows of panels (beside, then renamed)."""
+    return _write(path, lambda file: _page(rows, panel_width).save(file, format="PNG"))
+
+
+def moving_sheet(instants: Sequence[Sequence[Row]], path: Path, *, milliseconds: int, panel_width: int = 240) -> Path:
+    """Write an animated WebP that shows one sheet after the other, each for so long, and begins again."""
+    first, *others = [_page(rows, panel_width) for rows in instants]
+    moving = {"save_all": True, "append_images": others, "duration": milliseconds, "loop": 0}
+    return _write(path, lambda file: first.save(file, format="WEBP", quality=75, method=4, **moving))
+
+
+def _page(rows: Sequence[Row], panel_width: int) -> Image.Image:
     font, gap, line = ImageFont.load_default(size=13), 6, 18
     pictures = [(caption, [_fit(panel, panel_width) for panel in panels.values()]) for caption, panels in rows]
     titles = list(rows[0][1])
@@ -50,10 +66,14 @@ def sheet(rows: Sequence[tuple[str, Mapping[str, NDArray[np.uint8]]]], path: Pat
         top += max(panel.height for panel in panels)
         draw.text((gap, top + 1), caption, font=font, fill=(150, 150, 160))
         top += line + gap
+    return page
+
+
+def _write(path: Path, save: Callable[[BytesIO], None]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    png = BytesIO()
-    page.save(png, format="PNG")
-    write_whole(path, png.getvalue())
+    packed = BytesIO()
+    save(packed)
+    write_whole(path, packed.getvalue())
     return path
 
 

@@ -28,7 +28,7 @@ from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.overlap import ahead, in_parallel
 from tinyhd_pipe.stages.networks.prediction import fastest
 from tinyhd_pipe.stages.networks.teacher_maps import BATCHES_AHEAD, batch_logits, threads_for, window_batches
-from tinyhd_pipe.stages.pictures.sheets import colour
+from tinyhd_pipe.stages.pictures.sheets import colour_loop
 from tinyhd_pipe.stages.reports.words import figure
 from tinyhd_pipe.stages.settings.report import ReportOptions
 from tinyhd_pipe.stages.video.decoding import decode
@@ -177,11 +177,11 @@ def _clip(
     pictures = read_frames(video.source, np.array(frames))
     first = [
         _loop("frame", f"frames of {id_}", pictures, options),
-        _loop("truth", f"where people looked in {id_}", _coloured(_truth(video, frames, pictures)), options),
+        _loop("truth", f"where people looked in {id_}", colour_loop(_truth(video, frames, pictures)), options),
     ]
     levels: dict[str, tuple[Loop, ...]] = {}
     for name, of in maps.items():
-        drawn = {level: _coloured(stack) for level, stack in of.items()}
+        drawn = {level: colour_loop(stack) for level, stack in of.items()}
         first.append(_loop(name, f"final map of the {name} on {id_}", drawn[FINAL], options))
         others = [level for level in drawn if level != FINAL]
         levels[name] = tuple(
@@ -203,12 +203,6 @@ def _truth(video: AnnotatedVideo, frames: Sequence[int], pictures: Pictures) -> 
     densities = [read_density(video, frame) for frame in frames]
     size = next((density.shape for density in densities if density is not None), pictures.shape[1:3])
     return np.stack([np.zeros(size, np.float32) if density is None else density for density in densities])
-
-
-def _coloured(maps: NDArray[np.float32]) -> Pictures:
-    """(frame, y, x) of any scale as colour; the brightest pixel of all frames is brightest."""
-    frames, height, width = maps.shape
-    return colour(maps.reshape(frames * height, width)).reshape(frames, height, width, 3)
 
 
 def _loop(title: str, told: str, pictures: Pictures, options: ReportOptions) -> Loop:

@@ -114,7 +114,7 @@ def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "data/maps.zarr/x",
         "data/rc1.zarr/x",
     )
-    results = ("comparison.png", "evaluation.json", "videos/teacher.csv", "metrics/teacher.json")
+    results = ("comparison.png", "comparison.webp", "evaluation.json", "videos/teacher.csv", "metrics/teacher.json")
     runs = (
         "teacher/best.safetensors",
         "rc1/best.safetensors",

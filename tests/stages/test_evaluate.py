@@ -62,6 +62,7 @@ def test_a_video_that_cannot_be_read_is_listed_and_the_others_are_scored_as_with
         name: ["001"] for name in scored["mean"]
     }
     assert (tmp_path / "out/comparison.png").exists()
+    assert (tmp_path / "out/comparison.webp").exists()
 
 
 def test_a_video_that_ends_early_is_scored_as_far_as_it_goes_and_listed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tinyhd_pipe.stages.dump.store_check import sample_store
-from tinyhd_pipe.stages.evaluate import comparison_sheet, evaluate
+from tinyhd_pipe.stages.evaluate import comparison, evaluate
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo, read_density
 from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 from tinyhd_pipe.stages.networks.network import PROVENANCE, Network, Scaling
@@ -192,7 +192,12 @@ def test_an_evaluation_meets_each_frame_with_the_map_of_its_number(
     places = len(range(1, len(written), 2))
     every = evaluate([video], [of_network("shows", network)], EvaluateOptions(first=1, every=2))
     assert (every.frames, every.mean["shows"]["CC"] > 0.9) == (places, True)
-    comparison_sheet([video], {"shows": network}, tmp_path / "sheet.png")
+    still, moving = comparison([video], {"shows": network}, tmp_path)
+    with Image.open(still) as sheet, Image.open(moving) as loop:
+        assert sheet.size[0] > loop.size[0]
+        assert loop.n_frames == len(written[len(written) // 2 % 2 :: 2]), (
+            "every second frame, the middle one among them"
+        )
 
 
 def test_a_frame_that_does_not_decode_fails_by_its_number_and_one_that_is_not_there_does_not(tmp_path: Path) -> None:
