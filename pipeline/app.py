@@ -22,6 +22,7 @@ from tinyhd_pipe.pipeline import (
     dump_command,
     evaluate_command,
     export_command,
+    mistakes,
     predict_command,
     report_command,
     store_commands,
@@ -87,8 +88,7 @@ def run(arguments: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except typer.TyperException as error:
-        message = getattr(error, "format_message", error.__str__)()
-        return _complain(f"{message} See tinyhd-pipe --help.", 2)
+        return _complain(mistakes.of_usage(error), 2)
     except SettingError as error:
         return _complain(str(error), 2)
     except TinyHDError as error:
@@ -96,7 +96,7 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         if error.errno is None:
             raise
-        return _complain(f"{error.filename or 'output'}: {error.strerror}", 1)
+        return _complain(mistakes.of_system(error), 1)
     if code == INTERRUPTED:  # which is also what Typer makes of Ctrl-C inside a command
         word, code = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
         return _complain(
@@ -122,7 +122,9 @@ def _termination_interrupts(received: list[int]) -> Iterator[None]:
 
 
 def _complain(message: str, code: int) -> int:
-    if console.speaks("LOCAL_RANK"):  # of several processes, all of which know what one of them has met with
+    if message and console.speaks(
+        "LOCAL_RANK"
+    ):  # of several processes, all of which know what one of them has met with
         sys.stderr.write(f"tinyhd-pipe: {' '.join(message.split())}\n")
     return code
 

@@ -17,7 +17,7 @@ from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 from tinyhd_pipe.pipeline.given import given_paths
 from tinyhd_pipe.pipeline.options import Device, Json, Layout, Overrides, Params, Split, TeacherKind
-from tinyhd_pipe.store.errors import SettingError
+from tinyhd_pipe.store.errors import SettingError, WeightsError
 
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.gaze.evaluation_file import Setting
@@ -136,7 +136,10 @@ def _networks(
         for name, path in named("teacher", teachers).items()
     }
     for name, path in named("student", students).items():
-        loaded[name] = load_student(path, device=device, precision=options.precision)
+        try:
+            loaded[name] = load_student(path, device=device, precision=options.precision)
+        except WeightsError as error:  # of another kind, which has an option of its own here
+            raise WeightsError(str(error).replace("use --teacher hd2s", "give it as --teacher-weights")) from error
     return loaded
 
 

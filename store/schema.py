@@ -156,7 +156,8 @@ class Description:
     def refuse_other(self, other: "Description", url: str) -> None:
         """Raise `StoreError`, naming the first fact that differs, where maps of `other` must not join."""
         mine, theirs = _identity(self), _identity(other)
-        for fact in sorted(mine.keys() | theirs.keys()):
+        # Another teacher is said before that its maps are stored otherwise.
+        for fact in sorted(mine.keys() | theirs.keys(), key=lambda fact: (not fact.startswith("teacher."), fact)):
             if mine.get(fact) != theirs.get(fact):
                 raise StoreError(
                     f"{url}: made with {fact} = {_short(mine.get(fact, 'missing'))}, "

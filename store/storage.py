@@ -216,8 +216,13 @@ class RemoteStorage:
         try:
             self._files, root = fsspec.core.url_to_fs(url)
             self._root = root.rstrip("/")
-        except (ImportError, ValueError) as error:
-            raise StoreError(f"{url}: cannot be opened: {error}") from error
+        except ImportError as error:
+            advice = "pip install 'tinyhd-pipe[s3]' for s3://, else the package that fsspec names"
+            raise StoreError(f"{url}: cannot be opened: {error}: {advice}") from error
+        except ValueError as error:
+            raise StoreError(
+                f"{url}: cannot be opened: {error}; expected a folder, or a URL that fsspec knows"
+            ) from error
 
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}"

@@ -162,7 +162,8 @@ def _videos_at(root: Path) -> tuple[list[VideoSource], Counter[str]]:
         left_out.update(Path(name).suffix.lower() for name in set(files).difference(videos, frames))
     if not found:
         raise VideoError(
-            f"{root}: no video in it; expected files named {' '.join(VIDEO_SUFFIXES)}, or folders of pictures"
+            f"{root}: no video in it; expected files named .mp4, .avi, .mkv, .mov, .webm or with one of "
+            f"{len(VIDEO_SUFFIXES) - 5} other endings of videos, or folders of pictures"
         )
     return found, left_out
 

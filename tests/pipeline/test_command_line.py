@@ -133,7 +133,7 @@ MISTAKES = {
     "predict into a file": (
         "predict videos --weights tinyhd.safetensors --out file/maps",
         1,
-        "file/maps/good.mp4.json: Not a directory",
+        "file/maps/good.mp4.json: file: is a file, and a folder is wanted there; give another place",
     ),
     "unknown command": ("teacher-dmp", 2, "No such command"),
     "missing option": ("teacher-dump --videos videos", 2, "Missing option"),
@@ -149,7 +149,7 @@ MISTAKES = {
         1,
         "made with teacher.kind = dots, not hd2s",
     ),
-    "a sample without a teacher": ("store verify dots.zarr --sample 3", 2, "--sample 3: the teacher makes these"),
+    "a sample without a teacher": ("store verify dots.zarr --sample 3", 2, "--sample 3: these maps are made again"),
     "a sample of no frame": ("store verify dots.zarr --sample 0", 2, "--sample"),
     "a teacher without videos": ("store verify dots.zarr --weights hd2s.safetensors", 2, "give both, or neither"),
     "no such video in the store": ("store show dots.zarr 00", 1, "00: not in dots.zarr: it holds 2 videos, 00"),

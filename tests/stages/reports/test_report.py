@@ -125,7 +125,11 @@ def test_what_training_took_and_when_the_dump_has_paid(made: Path, tmp_path: Pat
         ("--run {run} --teacher-weights {run}/best.safetensors", 1, "holds a tinyhd network, not hd2s"),
         ("--run {run} --out {run}", 2, "is a folder; name the page in it, as"),
         ("--run {run} --set report.loop_frames=0", 2, "report.loop_frames = 0"),
-        ("--run {run} --out {run}/best.safetensors/page.html", 1, "best.safetensors: File exists"),
+        (
+            "--run {run} --out {run}/best.safetensors/page.html",
+            1,
+            "best.safetensors: is a file, and a folder is wanted there; give another place",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(
