@@ -57,6 +57,15 @@ def predict(
         Literal["ffmpeg", "kvazaar"] | None,
         Option(help="Write VIDEO.roi.FORMAT.txt, too, by which encoders give more bits to what is looked at."),
     ] = None,
+    thumbnail: Annotated[
+        int | None,
+        Option(
+            help="Write VIDEO.thumbnails/1.jpg …, too: the N frames and crops that draw most attention.",
+            metavar="N",
+            min=1,
+            max=1000,
+        ),
+    ] = None,
     qpfile: Annotated[bool, Option("--qpfile", hidden=True)] = False,
     teacher: Annotated[
         str, Option(help="Kind of the network: tinyhd (a student), or hd2s.", metavar="KIND")
@@ -80,6 +89,7 @@ def predict(
     from tinyhd_pipe.pipeline.params import load_params
     from tinyhd_pipe.stages import predict as stage
     from tinyhd_pipe.stages.applications.quantisers import Quantising
+    from tinyhd_pipe.stages.applications.thumbnails import Thumbnails
     from tinyhd_pipe.stages.pictures.overlay import Overlay
     from tinyhd_pipe.stages.predictions.products import Wanted
 
@@ -96,6 +106,7 @@ def predict(
         options.fps,
         _reframing(reframe, options) if reframe else None,
         Quantising(options.roi_strength, options.roi_limit, seconds=options.roi_seconds, format=roi) if roi else None,
+        Thumbnails(thumbnail, options.thumbnail_zoom, options.thumbnail_apart) if thumbnail else None,
     )
     sources = [source for source in given_videos(videos) if out.resolve() not in source.path.resolve().parents]
     network = given_network(weights, teacher, backend=backend, precision=options.precision, device=device)

@@ -11,12 +11,14 @@ from typing import Any
 
 from tinyhd_pipe.stages.applications.quantisers import Quantising
 from tinyhd_pipe.stages.applications.reframing import Reframing
+from tinyhd_pipe.stages.applications.thumbnails import Thumbnails
 from tinyhd_pipe.stages.pictures.overlay import Overlay
 from tinyhd_pipe.stages.predictions.map_files import Add, archive, first_name, frames_there, pictures, zarr_group
 from tinyhd_pipe.stages.predictions.map_films import grey_film, overlay_film
 from tinyhd_pipe.stages.predictions.records import Made, Record, differing, read_record
 from tinyhd_pipe.stages.predictions.reframed_films import reframed_film
 from tinyhd_pipe.stages.predictions.roi_files import roi_file
+from tinyhd_pipe.stages.predictions.thumbnail_folders import thumbnail_folder
 from tinyhd_pipe.stages.settings.predict import Brightness, Format
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
 from tinyhd_pipe.stages.video.viewing import Viewing
@@ -40,6 +42,8 @@ class Wanted:
     """A film of the part that is looked at, in another shape."""
     roi: Quantising | None = None
     """A file that tells an encoder where people look."""
+    thumbnails: Thumbnails | None = None
+    """Pictures of the frames that draw most attention."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ def _products(source: VideoSource, identity: Mapping[str, Any], out: Path, wante
         products.append(_reframed(place, made_by, wanted, wanted.reframing))
     if wanted.roi:
         products.append(_roi(place, made_by, wanted, wanted.roi))
+    if wanted.thumbnails:
+        products.append(_thumbnails(place, made_by, wanted, wanted.thumbnails))
     return products
 
 
@@ -170,3 +176,9 @@ def _roi(place: Path, made_by: dict[str, Any], wanted: Wanted, how: Quantising) 
     file = place.with_name(f"{place.name}.roi.{how.format}.txt")
     write = partial(roi_file, path=file, how=how, fps=wanted.fps)
     return Product(f"roi {how.format}", file, {**made_by, **asdict(how)}, write)
+
+
+def _thumbnails(place: Path, made_by: dict[str, Any], wanted: Wanted, how: Thumbnails) -> Product:
+    folder = place.with_name(f"{place.name}.thumbnails")
+    write = partial(thumbnail_folder, path=folder, how=how, fps=wanted.fps)
+    return Product("thumbnails", folder, {**made_by, **asdict(how)}, write)

@@ -35,3 +35,7 @@ class PredictOptions:
     """of --roi: the largest offset, in QP"""
     roi_seconds: Positive = 0.5
     """of --roi: how long offsets stay"""
+    thumbnail_zoom: Annotated[float, Gt(0), Le(1)] = 0.6
+    """of --thumbnail: share of the picture's width and height that a crop covers"""
+    thumbnail_apart: NotNegative = 1.0
+    """of --thumbnail: seconds between two of one shot, at least"""
