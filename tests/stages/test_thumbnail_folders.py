@@ -71,4 +71,4 @@ def test_a_rerun_keeps_them_and_another_number_is_asked_about(tmp_path: Path, we
 @pytest.mark.parametrize("number", ["0", "-1", "two"])
 def test_a_number_that_is_none_is_refused(tmp_path: Path, number: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", "a.mp4", "--weights", "w", "--out", str(tmp_path), "--thumbnail", number]) == 2
-    assert number in capsys.readouterr().err
+    assert "--thumbnail" in capsys.readouterr().err
