@@ -18,8 +18,10 @@ from tinyhd_pipe.store.errors import SettingError
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.export import Exported, Wanted
     from tinyhd_pipe.stages.exports.card import Described
+    from tinyhd_pipe.stages.exports.int8 import Int8, Loss
     from tinyhd_pipe.stages.exports.metrics_files import Metrics
     from tinyhd_pipe.stages.networks.network import Network
+    from tinyhd_pipe.stages.video.sources import VideoSource
 
 
 def export(
@@ -46,6 +48,18 @@ def export(
         list[Path] | None,
         Option(help="Videos on whose frames the file is compared with the network; synthetic by default.", **VIDEOS),
     ] = None,
+    int8: Annotated[
+        bool, Option("--int8", help="In 8 bits, with --format openvino; calibrated on --calibrate, judged on --videos.")
+    ] = False,
+    calibrate: Annotated[
+        list[Path] | None,
+        Option(
+            help="Videos that tell --int8 its ranges; of these every fourth is judged on, without --videos.", **VIDEOS
+        ),
+    ] = None,
+    max_loss: Annotated[
+        float, Option(help="Refuse --int8 where it costs more: mean KL of its final maps, nats.", min=0, metavar="KL")
+    ] = 0.02,
     teacher: Annotated[
         str, Option(help="Kind of the network: tinyhd (a student), or hd2s.", metavar="KIND")
     ] = "tinyhd",
@@ -79,15 +93,17 @@ def export(
     figures = _figures(metrics, row, name, teacher)
     _check_hub_folder(hub_folder, overwrite=overwrite)
     wanted = stage.Wanted("onnx" if format == "web" else format, all_maps, with_preprocessing)
+    sources = given_videos(videos) if videos else []
+    wanted = replace(wanted, int8=_int8(calibrate, sources, max_loss, is_wanted=int8))
     for_page = _files_for_page(wanted, teacher, runtime, is_wanted=format == "web")
     network = load_teacher(teacher, weights=weights)
     with console.progress("export") as advance:
         exported = stage.export(
             network,
             out,
-            "student" if for_page else name,
+            "student" if for_page else f"{name}.int8" if int8 else name,
             wanted,
-            sources=given_videos(videos) if videos else (),
+            sources=sources,
             overwrite=overwrite,
             report=advance,
         )
@@ -97,6 +113,16 @@ def export(
     if for_page:
         exported = _leave_page(exported, out, for_page)
     console.result({**vars(exported), "cards": cards}, as_json=as_json)
+
+
+def _int8(
+    calibrate: list[Path] | None, judge: "list[VideoSource]", max_loss: float, *, is_wanted: bool
+) -> "Int8 | None":
+    from tinyhd_pipe.stages.exports.int8 import Int8
+
+    if bool(calibrate) != is_wanted:
+        raise SettingError("--int8 and --calibrate: one says what is wanted, the other on which clips; give both")
+    return Int8(given_videos(calibrate), judge, max_loss) if calibrate else None
 
 
 def _figures(metrics: Path | None, row: str | None, name: str, kind: str) -> "Metrics | None":
@@ -197,3 +223,12 @@ def _show(exported: "Exported") -> None:
     counted = ", ".join(f"{count} {name}" for name, count in exported.operators.items())
     console.say(f"operators{f' of opset {exported.opset}' if exported.opset else ''}: {counted}")
     console.say(f"terms: {facts['licence']}")
+    if exported.loss:
+        console.say(_cost(exported.loss))
+
+
+def _cost(loss: "Loss") -> str:
+    judged = f"{loss.windows} windows of {', '.join(loss.judged_on)}, which were not calibrated on"
+    figures = f"KL {loss.kl:.4f} nats (at worst {loss.worst_kl:.4f}), CC {loss.cc:.4f}"
+    at_peaks = f"NSS {loss.nss:.3f} of {loss.nss_float32:.3f} where the float32 maps peak"
+    return f"8 bits cost, on {judged}: {figures}, {at_peaks}"

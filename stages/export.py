@@ -14,28 +14,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from tinyhd_pipe.stages.exports.check import Runs, checked, windows_of
+from tinyhd_pipe.stages.exports.check import Checked, Runs, checked, compared, windows_of
 from tinyhd_pipe.stages.exports.facts import facts_of
 from tinyhd_pipe.stages.exports.graph import Graph, traced
-from tinyhd_pipe.stages.exports.packages import needed
+from tinyhd_pipe.stages.exports.int8 import Int8, Loss, judged, quantised, split
+from tinyhd_pipe.stages.exports.packages import NEEDED, Format, needed
 from tinyhd_pipe.stages.networks.levels import FINAL
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import SettingError
 
-Format = Literal["onnx", "openvino", "torch"]
 SUFFIXES: Mapping[Format, tuple[str, ...]] = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "torch": (".pt2",)}
 """What a file of each format ends with; OpenVINO's is two."""
-NEEDED: Mapping[Format, tuple[str, ...]] = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
-    "torch": (),
-}
-"""Packages, beside torch."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +41,8 @@ class Wanted:
     """The maps of the decoders, too, behind `final`."""
     with_preprocessing: bool = False
     """The graph takes uint8 frames of any size, and scales them itself."""
+    int8: Int8 | None = None
+    """A student in 8 bits, for OpenVINO."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +62,8 @@ class Exported:
     """How often each occurs, the most frequent first."""
     facts: Mapping[str, Any]
     """What the file says of itself (exports/facts.py)."""
+    loss: Loss | None = None
+    """What 8 bits cost."""
 
 
 def export(
@@ -92,8 +90,7 @@ def export(
     """
     if network.precision != "float32" or network.device.type != "cpu":
         raise SettingError(f"a network in {network.precision} on {network.device}: export needs float32 on the CPU")
-    for package in NEEDED[wanted.format]:
-        needed(package, f"--format {wanted.format}")
+    _check_wanted(wanted, network)
     places = tuple(out / f"{name}{suffix}" for suffix in SUFFIXES[wanted.format])
     if (there := next((place for place in places if place.exists()), None)) and not overwrite:
         raise SettingError(f"{there}: is there already; give another --out, or --overwrite")
@@ -108,6 +105,9 @@ def export(
         written = _WRITERS[wanted.format](network, graph, program, beside[0])
         report(2, 3, "comparing maps")
         found = checked(network, written.run, windows, takes_frames=wanted.with_preprocessing)
+        if wanted.int8 is not None:
+            report(2, 3, "quantising")
+            written, found = _in_8_bits(network, graph, written, wanted.int8, beside[0])
         for made, place in reversed(list(zip(beside, places, strict=True))):  # the one that names the others last
             made.replace(place)
     report(3, 3, "done")
@@ -120,7 +120,22 @@ def export(
         opset=written.opset,
         operators=written.operators,
         facts=written.facts,
+        loss=written.loss,
     )
+
+
+def _check_wanted(wanted: Wanted, network: Network) -> None:
+    for package in NEEDED[wanted.format]:
+        needed(package, f"--format {wanted.format}")
+    if wanted.int8 is None:
+        return
+    if wanted.format != "openvino" or network.kind != "tinyhd":
+        raise SettingError(
+            f"--int8: of a student with --format openvino only, not of {network.kind} with {wanted.format}: "
+            "ONNX Runtime computes 3D convolutions of 8 bits in one thread"
+        )
+    needed("nncf", "--int8")
+    split(wanted.int8)
 
 
 def _levels(network: Network, wanted: Wanted) -> list[str]:
@@ -141,6 +156,9 @@ class _Written:
     run: Runs
     operators: Mapping[str, int]
     opset: int | None = None
+    model: Any = None
+    """OpenVINO's, to quantise."""
+    loss: Loss | None = None
 
 
 def _facts(network: Network, graph: Graph, *packages: str) -> dict[str, Any]:
@@ -165,7 +183,22 @@ def _openvino(network: Network, graph: Graph, program: torch.export.ExportedProg
     model = openvino_files.openvino_model(onnx_files.onnx_model(graph, program))
     openvino_files.write_openvino(model, _facts(network, graph, "openvino"), path)
     loaded = openvino_files.OpenVinoNetwork(path)
-    return _Written(loaded.facts, loaded, openvino_files.operators(model))
+    return _Written(loaded.facts, loaded, openvino_files.operators(model), model=model)
+
+
+def _in_8_bits(network: Network, graph: Graph, written: _Written, wanted: Int8, path: Path) -> tuple[_Written, Checked]:
+    """The same file in 8 bits, judged and written again with what it costs; and how far its maps are."""
+    from tinyhd_pipe.stages.exports import openvino_files
+
+    calibrated, held_out = split(wanted)
+    model = quantised(written.model, network, calibrated, takes_frames=graph.takes_frames)
+    facts = {**written.facts, "precision": "int8"}
+    openvino_files.write_openvino(model, facts, path)
+    loss = judged(network, openvino_files.OpenVinoNetwork(path), wanted, takes_frames=graph.takes_frames)
+    openvino_files.write_openvino(model, {**facts, "int8": loss.facts()}, path)
+    loaded = openvino_files.OpenVinoNetwork(path)
+    found = compared(network, loaded, windows_of(held_out), takes_frames=graph.takes_frames)
+    return _Written(loaded.facts, loaded, openvino_files.operators(model), loss=loss), found
 
 
 def _torch(network: Network, graph: Graph, program: torch.export.ExportedProgram, path: Path) -> _Written:

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from tinyhd_pipe.stages.bench.machine import machine
 from tinyhd_pipe.stages.bench.ways import Way, way_of
-from tinyhd_pipe.stages.exports.backends import Backend, load_exported, with_backend
+from tinyhd_pipe.stages.exports.backends import load_exported, with_backend
+from tinyhd_pipe.stages.exports.packages import Format
 from tinyhd_pipe.stages.networks.inference import scaled_frames
 from tinyhd_pipe.stages.networks.network import Network, Size, as_published, load_student
 from tinyhd_pipe.stages.networks.overlap import in_parallel
@@ -43,6 +44,8 @@ HELD = 8
 """Windows that a network alone answers over and over: those of a long clip would fill the memory."""
 PUBLISHED_WINDOWS = 4
 """Windows of the published way in a round: each costs the same, so a few tell its speed."""
+JUDGED = 16
+"""Frames whose maps are compared, from the clip's first to its last."""
 PUBLISHED = "published"
 
 
@@ -67,7 +70,7 @@ class PredictBenchmark:
 class PredictBenchOptions:
     """How prediction is measured."""
 
-    backends: tuple[Backend, ...] = ("torch",)
+    backends: tuple[Format, ...] = ("torch",)
     exported: tuple[Path, ...] = ()
     """Files that `export` has made; those of int8 may differ, and their difference is told."""
     frames: int = 96
@@ -100,7 +103,9 @@ def bench_predict(
         report(0, rounds + 1, "comparing maps")
         networks: dict[str, Network] = {backend: with_backend(student, backend) for backend in options.backends}
         networks |= {path.name: load_exported(path) for path in options.exported}
-        right = dict(predicted_maps(published, clip))
+        frames = sum(1 for _ in decode(clip))
+        judged = frozenset(range(0, frames, -(-frames // JUDGED)))
+        right = dict(predicted_maps(published, clip, judged))
         differences = {name: _largest(right, network, clip) for name, network in networks.items()}
         _refuse_other_maps(differences, networks)
         ways = _ways_published(published, clip, folder)
@@ -115,7 +120,7 @@ def bench_predict(
     return PredictBenchmark(
         ways=tuple(way_of(name, each, speeds[f"{PUBLISHED}, end to end"]) for name, each in speeds.items()),
         differences=differences,
-        frames=len(right),
+        frames=frames,
         size=student.scaling.size,
         picture=(shape.shape[0], shape.shape[1]),
         rounds=rounds,
@@ -124,7 +129,7 @@ def bench_predict(
 
 
 def _largest(right: Mapping[int, NDArray[np.float32]], network: Network, clip: VideoSource) -> float:
-    made = predicted_maps(fastest(network), clip)
+    made = predicted_maps(fastest(network), clip, right.keys())
     return float(np.max([np.abs(saliency - right[frame]).max() for frame, saliency in made]))
 
 

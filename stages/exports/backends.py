@@ -13,7 +13,7 @@ runtime; the ONNX file that both runtimes read is kept in the user's cache folde
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -28,7 +28,7 @@ from tinyhd_pipe.stages.exports.facts import facts_of
 from tinyhd_pipe.stages.exports.graph import Graph, traced
 from tinyhd_pipe.stages.exports.onnx_files import OnnxNetwork, onnx_model, write_onnx
 from tinyhd_pipe.stages.exports.openvino_files import OpenVinoNetwork
-from tinyhd_pipe.stages.exports.packages import needed
+from tinyhd_pipe.stages.exports.packages import NEEDED, Format, needed
 from tinyhd_pipe.stages.exports.torch_files import TorchNetwork
 from tinyhd_pipe.stages.networks.layers.kernels import kernels
 from tinyhd_pipe.stages.networks.levels import FINAL
@@ -37,13 +37,6 @@ from tinyhd_pipe.stages.networks.overlap import cores
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.store.errors import SettingError, WeightsError
 
-Backend = Literal["torch", "onnx", "openvino"]
-PACKAGES: Mapping[Backend, tuple[str, ...]] = {
-    "torch": (),
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
-}
-"""What each backend needs, beside torch."""
 SMALLEST = 1e-12
 """Maps are taken for logits from here on, as a network gives them."""
 Runtime = OnnxNetwork | OpenVinoNetwork | TorchNetwork
@@ -53,7 +46,7 @@ Runtime = OnnxNetwork | OpenVinoNetwork | TorchNetwork
 class Choice:
     """A backend, and in one line why it is this one."""
 
-    backend: Backend
+    backend: Format
     reason: str
 
 
@@ -68,7 +61,7 @@ def choose_backend(wanted: Literal["auto", "torch", "onnx", "openvino"], network
                 f"--backend {wanted}: runs students in float32 on the CPU, and this is {network.kind} in "
                 f"{network.precision} on {network.device}; use --backend torch"
             )
-        for package in PACKAGES[wanted]:
+        for package in NEEDED[wanted]:
             needed(package, f"--backend {wanted}")
         return Choice(wanted, "as asked for")
     if wanted == "torch":
@@ -82,21 +75,21 @@ def _by_rule(network: Network) -> Choice:
     found = kernels()
     if found.library is not None:
         return Choice("torch", "our fused kernels run here")
-    if all(find_spec(package) for package in PACKAGES["openvino"]):
+    if all(find_spec(package) for package in NEEDED["openvino"]):
         return Choice("openvino", f"our fused kernels do not run here: {found.told}")
     return Choice("torch", f"OpenVINO is not installed, and our fused kernels do not run here: {found.told}")
 
 
-def backends_here(wanted: Sequence[str] | None) -> tuple[Backend, ...]:
+def backends_here(wanted: Sequence[str] | None) -> tuple[Format, ...]:
     """Those backends, or all whose packages are installed. Raises SettingError for one that is not known."""
     if wanted is None:
-        return tuple(each for each, packages in PACKAGES.items() if all(find_spec(package) for package in packages))
-    if unknown := [each for each in wanted if each not in PACKAGES]:
+        return tuple(each for each, packages in NEEDED.items() if all(find_spec(package) for package in packages))
+    if unknown := [each for each in wanted if each not in NEEDED]:
         raise SettingError(f"--backend {unknown[0]}: expected torch, onnx or openvino")
-    return tuple(cast(Backend, each) for each in dict.fromkeys(wanted))
+    return tuple(cast(Format, each) for each in dict.fromkeys(wanted))
 
 
-def with_backend(network: Network, backend: Backend) -> Network:
+def with_backend(network: Network, backend: Format) -> Network:
     """The same network, run by a backend; its maps are the same but for rounding, and have been compared.
 
     Arguments:

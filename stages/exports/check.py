@@ -46,8 +46,8 @@ class Checked:
         return float(np.max(list(self.differences.values())))
 
 
-def windows_of(sources: Sequence[VideoSource]) -> list[tuple[str, Windows]]:
-    """Some windows of videos, from their heads to their ends: (name of the video, windows).
+def windows_of(sources: Sequence[VideoSource], count: int = WINDOWS) -> list[tuple[str, Windows]]:
+    """About `count` windows of videos, from their heads to their ends: (name of the video, windows).
 
     Without videos: noise that drifts, so that every layer has something to do. Raises VideoError for a video of which
     nothing decodes.
@@ -55,8 +55,8 @@ def windows_of(sources: Sequence[VideoSource]) -> list[tuple[str, Windows]]:
     if not sources:
         return [("synthetic frames", _synthetic())]
     found = []
-    each = -(-WINDOWS // len(sources))
-    for source in sources[:WINDOWS]:
+    each = -(-count // len(sources))
+    for source in sources[:count]:
         numbers = frame_numbers(source)
         ends = np.linspace(0, len(numbers) - 1, each + 1).round().astype(int)[1:]
         found.append((source.id, np.stack([read_frames(source, numbers[student_window(int(end))]) for end in ends])))
@@ -64,13 +64,23 @@ def windows_of(sources: Sequence[VideoSource]) -> list[tuple[str, Windows]]:
 
 
 def checked(network: Network, run: Runs, windows: Sequence[tuple[str, Windows]], *, takes_frames: bool) -> Checked:
-    """Compare a file that is loaded again with the network that it was made of.
+    """`compared`; raises TinyHDError where maps differ by more than `DIFFERENCE`, or are not numbers."""
+    found = compared(network, run, windows, takes_frames=takes_frames)
+    if not found.largest <= DIFFERENCE:
+        level = next(level for level, off in found.differences.items() if not off <= DIFFERENCE)
+        raise TinyHDError(
+            f"{level}: maps of the exported file differ from the network's by {found.largest:.1e} on {found.of}, "
+            f"expected {DIFFERENCE:g} at most; nothing is kept, use another --format or version of its runtime"
+        )
+    return found
+
+
+def compared(network: Network, run: Runs, windows: Sequence[tuple[str, Windows]], *, takes_frames: bool) -> Checked:
+    """How far a file that is loaded again is from the network that it was made of.
 
     Arguments:
         run: the file, from its input to level -> maps.
         takes_frames: whether that is uint8 frames.
-
-    Raises TinyHDError where maps differ by more than `DIFFERENCE`, or are not numbers.
     """
     differences: dict[str, float] = {}
     for _, frames in windows:
@@ -81,14 +91,7 @@ def checked(network: Network, run: Runs, windows: Sequence[tuple[str, Windows]],
             for level, maps in run(np.ascontiguousarray(seen[part])).items():
                 off = np.abs(maps - expected[level].numpy()).max()
                 differences[level] = float(np.maximum(differences.get(level, 0.0), off))  # which keeps a NaN
-    found = Checked(differences, sum(len(frames) for _, frames in windows), ", ".join(name for name, _ in windows))
-    if not found.largest <= DIFFERENCE:
-        level = next(level for level, off in differences.items() if not off <= DIFFERENCE)
-        raise TinyHDError(
-            f"{level}: maps of the exported file differ from the network's by {found.largest:.1e} on {found.of}, "
-            f"expected {DIFFERENCE:g} at most; nothing is kept, use another --format or version of its runtime"
-        )
-    return found
+    return Checked(differences, sum(len(frames) for _, frames in windows), ", ".join(name for name, _ in windows))
 
 
 def _synthetic() -> Windows:

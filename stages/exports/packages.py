@@ -1,9 +1,19 @@
 """Packages that only exports need: imported where they are used; where one is missing, a line says what to do."""
 
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from tinyhd_pipe.store.errors import SettingError
+
+Format = Literal["onnx", "openvino", "torch"]
+"""Of a file, and the runtime that takes it."""
+NEEDED: Mapping[Format, tuple[str, ...]] = {
+    "torch": (),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+"""Packages to make and run each, beside torch."""
 
 
 def needed(package: str, what: str) -> Any:

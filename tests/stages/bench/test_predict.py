@@ -49,15 +49,15 @@ def test_the_published_way_and_ours_stand_beside_their_floors(place: Path, capsy
 def test_maps_that_are_not_the_published_ones_end_it_before_anything_is_timed(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def another(network: Any, source: Any) -> Any:
-        return ((frame, np.roll(saliency, 1)) for frame, saliency in made(network, source))
+    def another(*of: Any) -> Any:
+        return ((frame, np.roll(saliency, 1)) for frame, saliency in made(*of))
 
     made = bench_predict.predicted_maps
     asked: list[Any] = []
     monkeypatch.setattr(
         bench_predict,
         "predicted_maps",
-        lambda network, source: (asked.append(network), (made if len(asked) == 1 else another)(network, source))[1],
+        lambda *of: (asked.append(of), (made if len(asked) == 1 else another)(*of))[1],
     )
     monkeypatch.setattr(bench_predict, "_interleaved", None)
     assert _bench(place) == 1
