@@ -91,15 +91,17 @@ def export(
     if network.precision != "float32" or network.device.type != "cpu":
         raise SettingError(f"a network in {network.precision} on {network.device}: export needs float32 on the CPU")
     _check_wanted(wanted, network)
+    if out.exists() and not out.is_dir():
+        raise SettingError(f"{out}: is a file; expected a folder for the exported file")
     places = tuple(out / f"{name}{suffix}" for suffix in SUFFIXES[wanted.format])
     if (there := next((place for place in places if place.exists()), None)) and not overwrite:
         raise SettingError(f"{there}: is there already; give another --out, or --overwrite")
     windows = windows_of(sources)
+    out.mkdir(parents=True, exist_ok=True)
     report(0, 3, "tracing")
     graph = Graph(network, _levels(network, wanted), takes_frames=wanted.with_preprocessing)
     program = traced(graph)
     report(1, 3, "converting")
-    out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
         beside = tuple(Path(folder, place.name) for place in places)
         written = _WRITERS[wanted.format](network, graph, program, beside[0])

@@ -46,6 +46,8 @@ PUBLISHED_WINDOWS = 4
 """Windows of the published way in a round: each costs the same, so a few tell its speed."""
 JUDGED = 16
 """Frames whose maps are compared, from the clip's first to its last."""
+FEWEST = 17
+"""Frames: one window of 16 outputs, and that of the head."""
 PUBLISHED = "published"
 
 
@@ -88,10 +90,11 @@ def bench_predict(
 ) -> PredictBenchmark:
     """Compare the published way of a student with ours, by every backend, on the first frames of a video.
 
-    Raises TinyHDError where maps do not agree: then no time is worth a look. SettingError for fewer than 17 frames.
+    Raises TinyHDError where maps do not agree: then no time is worth a look. SettingError for fewer than
+    17 frames.
     """
-    if options.frames < 17:
-        raise SettingError(f"frames {options.frames}: expected at least 17, so that there are windows behind the head")
+    if options.frames < FEWEST:
+        raise SettingError(f"frames {options.frames}: expected at least {FEWEST}, so that windows lie behind the head")
     rounds = options.rounds
     with TemporaryDirectory(prefix="tinyhd-bench-") as place:
         folder = Path(place)
@@ -104,6 +107,10 @@ def bench_predict(
         networks: dict[str, Network] = {backend: with_backend(student, backend) for backend in options.backends}
         networks |= {path.name: load_exported(path) for path in options.exported}
         frames = sum(1 for _ in decode(clip))
+        if frames < FEWEST:
+            raise SettingError(
+                f"{source.path}: {frames} frames of it decode, expected at least {FEWEST}: give a longer one"
+            )
         judged = frozenset(range(0, frames, -(-frames // JUDGED)))
         right = dict(predicted_maps(published, clip, judged))
         differences = {name: _largest(right, network, clip) for name, network in networks.items()}

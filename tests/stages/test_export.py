@@ -172,7 +172,7 @@ def test_the_command_says_what_the_file_takes_and_gives_and_keeps_what_is_there(
         (["--format", "onnx"], 2, "--format onnx: the package onnx is missing; pip install 'tinyhd-pipe[export]'"),
         (["--weights", f"{tmp_path}/out/best.pt2"], 1, "best.pt2"),
         (["--videos", f"{tmp_path}/none.mp4", "--overwrite"], 1, "none.mp4: no such file or folder"),
-        (["--out", f"{tmp_path}/best.safetensors"], 1, "best.safetensors: "),
+        (["--out", f"{tmp_path}/best.safetensors"], 2, "best.safetensors: is a file; expected a folder"),
     ):
         monkeypatch.setitem(sys.modules, "onnx", None)
         assert run([*command, *words]) == code

@@ -64,6 +64,12 @@ def test_maps_that_are_not_the_published_ones_end_it_before_anything_is_timed(
     assert "torch: maps differ from the published ones by" in capsys.readouterr().err
 
 
+def test_a_video_that_is_too_short_costs_a_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_video(place / "short.mp4", clip(16, 0))
+    assert _bench(place, "--video", f"{place}/short.mp4") == 2
+    assert "short.mp4: 16 frames of it decode, expected at least 17" in capsys.readouterr().err
+
+
 def test_an_unknown_backend_costs_a_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _bench(place, "--backend", "tensorrt") == 2
     assert "--backend tensorrt: expected torch, onnx or openvino" in capsys.readouterr().err
