@@ -7,6 +7,7 @@ and maps by what that makes of them.
 
 import base64
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -159,13 +160,26 @@ def test_every_frame_of_a_film_is_found_and_gets_the_map_that_predict_gives_it(
     assert min(late) < min(correlations), "of frames that are some places off they are less alike"
 
 
-def test_maps_come_while_a_film_plays(browser: "Browser", origin: str, clip: Path) -> None:
+DROP = """async () => {
+  const film = await (await fetch("clip.webm")).blob();
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([film], "clip.webm"));
+  document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+}"""
+"""Drop a film on the page; the server has it, and the page gets it as a file."""
+
+
+def test_maps_come_while_a_film_that_was_dropped_plays(
+    browser: "Browser", origin: str, folder: Path, clip: Path
+) -> None:
+    shutil.copy(clip, folder)
     covered = "() => document.getElementById('heat').getContext('2d').getImageData(0, 0, 128, 96).data.some((x) => x)"
     with watched(browser, viewport={"width": 360, "height": 740}) as seen:
         page = _opened(seen, origin)
         assert not page.evaluate(covered)
         assert page.evaluate("document.documentElement.scrollWidth") == 360, "nothing is wider than a phone"
-        page.set_input_files("#file", clip)
+        page.evaluate(DROP)
+        expect(page.locator("#status")).to_have_text("clip.webm")
         expect(page.locator("#lag")).not_to_have_text("–")
         expect(page.locator("#maps-rate")).not_to_have_text("–")
         assert float(page.text_content("#video-rate")) > 0
@@ -203,13 +217,14 @@ def test_a_page_that_is_opened_as_a_file_says_what_it_needs(browser: "Browser", 
     with watched(browser) as seen:
         seen.page.goto((folder / "index.html").as_uri())
         expect(seen.page.locator("#needs-server")).to_contain_text("python -m http.server")
+        expect(seen.page.locator("#drop")).to_be_hidden()
         _opened(seen, origin)
         expect(seen.page.locator("#needs-server")).to_be_hidden()
 
 
 def test_the_folder_holds_the_page_the_network_and_the_runtime(folder: Path) -> None:
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert there - {"frames.rgba"} == {
+    assert there - {"frames.rgba", "clip.webm"} == {
         "index.html",
         "app.js",
         "style.css",

@@ -111,7 +111,7 @@ export async function everyFrame() {
       const left = ((performance.now() - began) / time) * (whole - time);
       say(`${kept.size} maps; ${Math.ceil(left / 1000)} s left`);
     });
-    say(`${kept.size} frames, each with its map.`);
+    say(isStepping ? `${kept.size} frames, each with its map.` : `Stopped; the first ${kept.size} frames have maps.`);
   } catch (error) {
     say(`Stopped after ${kept.size} maps: ${error.message}`, true);
   }
