@@ -56,7 +56,8 @@ def _show(written: "Converted") -> None:
     if written.kind == "hd2s":
         network = f"HD2S of width {facts.get('width', 1):g}"
     else:
-        network = f"TinyHD, {' '.join(facts['decoders'])}, reduction {facts['reduction']}, {facts['outputs']} outputs"
+        maps = "a map" if facts["outputs"] == 1 else f"{facts['outputs']} maps"
+        network = f"TinyHD, {' '.join(facts['decoders'])}, reduction {facts['reduction']}, {maps} of a window"
     console.say(f"{written.out}: {network}; {written.tensors} tensors, {console.size(written.bytes)}")
     console.say(f"terms: {facts['licence']}")
     if written.out.suffix.lower() != ".safetensors":

@@ -70,10 +70,12 @@ def convert(
 
 
 def _check_out(file: Path, out: Path, *, overwrite: bool) -> None:
-    if out.suffix.lower() not in FACTS + PUBLISHED:
-        raise SettingError(f"{out}: its ending says no format; expected {', '.join(FACTS + PUBLISHED)}")
     if out.is_dir():
         raise SettingError(f"{out}: is a folder; name the file to write in it")
+    if out.suffix.lower() not in FACTS + PUBLISHED:
+        raise SettingError(f"{out}: its ending says no format; expected {', '.join(FACTS + PUBLISHED)}")
+    if out.parent.exists() and not out.parent.is_dir():
+        raise SettingError(f"{out.parent}: is a file, not a folder to write {out.name} in; give another place")
     if out.exists() and file.exists() and out.samefile(file):
         raise SettingError(f"{out}: is the file that is read; give another name")
     if out.exists() and not overwrite:

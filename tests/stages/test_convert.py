@@ -154,6 +154,8 @@ def test_what_is_no_network_of_ours_is_refused(published: Path, tmp_path: Path) 
     said = _refused(tmp_path / "lacking.pth", tmp_path / "o.safetensors")
     assert said.startswith(f"{tmp_path / 'lacking.pth'}: weights do not fit")
     assert "is a folder" in _refused(published, _folder(tmp_path / "folder.pth"))
+    assert "is a folder" in _refused(published, tmp_path)
+    assert "is a file, not a folder" in _refused(published, tmp_path / "other.pth" / "s.pth")
     assert "its ending says no format" in _refused(published, tmp_path / "student.onnx")
 
 
