@@ -19,7 +19,8 @@ from typing import Any
 from tinyhd_pipe.store.errors import SettingError
 from tinyhd_pipe.store.whole_file import write_whole
 
-PAGE = Path(__file__).parent / "page"
+# A name that Python cannot import, or a wheel's maker would take the folder for a package that was forgotten.
+PAGE = Path(__file__).parent / "web-page"
 NAME = "student"
 """Of the network's files."""
 RUNTIME = "ort"
