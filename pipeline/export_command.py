@@ -95,13 +95,15 @@ def export(
     wanted = stage.Wanted("onnx" if format == "web" else format, all_maps, with_preprocessing)
     sources = given_videos(videos) if videos else []
     wanted = replace(wanted, int8=_int8(calibrate, sources, max_loss, is_wanted=int8))
-    for_page = _files_for_page(wanted, teacher, runtime, is_wanted=format == "web")
+    page = _page(wanted, teacher, runtime, out, overwrite=overwrite) if format == "web" else ()
+    if runtime is not None and not page:
+        raise SettingError(f"--runtime {runtime}: a page needs it, no other format; add --format web")
     network = load_teacher(teacher, weights=weights)
     with console.progress("export") as advance:
         exported = stage.export(
             network,
             out,
-            "student" if for_page else f"{name}.int8" if int8 else name,
+            "student" if page else f"{name}.int8" if int8 else name,
             wanted,
             sources=sources,
             overwrite=overwrite,
@@ -110,8 +112,8 @@ def export(
     _show(exported)
     described = _described(weights, network, exported, figures)
     cards = _leave_cards(described, weights, out, hub_folder)
-    if for_page:
-        exported = _leave_page(exported, out, for_page)
+    if page:
+        exported = _with_page(exported, out, page)
     console.result({**vars(exported), "cards": cards}, as_json=as_json)
 
 
@@ -144,23 +146,24 @@ def _check_hub_folder(folder: Path | None, *, overwrite: bool) -> None:
         check_hub_folder(folder, overwrite=overwrite)
 
 
-def _files_for_page(wanted: "Wanted", kind: str, runtime: Path | None, *, is_wanted: bool) -> dict[str, Path] | None:
-    """The runtime that a page needs beside it; None where no page is wanted."""
-    from tinyhd_pipe.stages.exports.web_page import check_web
+def _page(wanted: "Wanted", kind: str, runtime: Path | None, out: Path, *, overwrite: bool) -> tuple[Path, ...]:
+    """All of a page but its network."""
+    from tinyhd_pipe.stages.exports.web_page import check_web, write_page
     from tinyhd_pipe.stages.exports.web_runtime import runtime_files
 
-    if not is_wanted:
-        if runtime is not None:
-            raise SettingError(f"--runtime {runtime}: a page needs it, no other format; add --format web")
-        return None
-    check_web(kind, all_maps=wanted.all_maps, with_preprocessing=wanted.with_preprocessing)
-    return runtime_files(runtime)
+    inapt = {
+        "--all-maps": wanted.all_maps,
+        "--with-preprocessing": wanted.with_preprocessing,
+        "--int8": wanted.int8 is not None,
+    }
+    check_web(kind, [option for option, is_wanted in inapt.items() if is_wanted])
+    return write_page(out, runtime_files(runtime), overwrite=overwrite)
 
 
-def _leave_page(exported: "Exported", out: Path, runtime: dict[str, Path]) -> "Exported":
-    from tinyhd_pipe.stages.exports.web_page import write_page
+def _with_page(exported: "Exported", out: Path, page: tuple[Path, ...]) -> "Exported":
+    from tinyhd_pipe.stages.exports.web_page import write_facts
 
-    files = (*exported.files, *write_page(out, exported.facts, runtime))
+    files = (*exported.files, write_facts(out, exported.facts), *page)
     size = sum(file.stat().st_size for file in files)
     console.say(f"{out}: a page of {console.size(size)} that loads nothing from elsewhere; a server has to give it:")
     console.say(f"python -m http.server 8000 --directory {shlex.quote(str(out))}    then open http://localhost:8000")

@@ -12,7 +12,7 @@ nothing to rewrite for. Cost: 17 MB, nearly all of it the runtime.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +26,43 @@ NAME = "student"
 RUNTIME = "ort"
 
 
-def check_web(kind: str, *, all_maps: bool, with_preprocessing: bool) -> None:
-    """Raises SettingError for what a page cannot show."""
+def check_web(kind: str, inapt: Sequence[str]) -> None:
+    """Raises SettingError for a network, and for options of other formats (`inapt`), that a page has no use for."""
     if kind != "tinyhd":
         raise SettingError(f"--format web: a page runs students, and {kind} takes seconds a frame there; give tinyhd")
-    for asked, option in ((all_maps, "--all-maps"), (with_preprocessing, "--with-preprocessing")):
-        if asked:
-            raise SettingError(f"--format web: the page scales frames itself and shows `final`; leave out {option}")
+    if inapt:
+        raise SettingError(
+            f"--format web: the page scales frames itself and shows `final`, in float32; leave out {inapt[0]}"
+        )
 
 
-def write_page(out: Path, facts: Mapping[str, Any], runtime: Mapping[str, Path]) -> tuple[Path, ...]:
-    """Put the page around `student.onnx` in `out`.
+def write_page(out: Path, runtime: Mapping[str, Path], *, overwrite: bool) -> tuple[Path, ...]:
+    """Put everything but the network into `out`; before that is made, so that what fails here costs nothing.
 
     Arguments:
-        facts: of the exported network (exports/facts.py).
         runtime: name -> file, as from `runtime_files`.
+        overwrite: replace files of these names that hold something else; refused otherwise.
 
-    Returns what was written. Raises OSError where it cannot be.
+    Returns what is there now. Raises SettingError for a file that is in the way, OSError where none can be written.
     """
-    (out / RUNTIME).mkdir(parents=True, exist_ok=True)
+    if out.exists() and not out.is_dir():
+        raise SettingError(f"{out}: is a file; give a folder")
     contents = {
-        **{file.name: file.read_bytes() for file in sorted(PAGE.iterdir()) if file.is_file()},
         **{f"{RUNTIME}/{name}": path.read_bytes() for name, path in runtime.items()},
-        f"{NAME}.json": (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode(),
+        **{file.name: file.read_bytes() for file in sorted(PAGE.iterdir()) if file.is_file()},
     }
-    for name, content in contents.items():
-        write_whole(out / name, content)
-    return tuple(out / name for name in contents)
+    places = {out / name: content for name, content in contents.items()}
+    new = {path: content for path, content in places.items() if not path.is_file() or path.read_bytes() != content}
+    if (other := next((path for path in new if path.exists()), None)) and not overwrite:
+        raise SettingError(f"{other}: is there, and is not of this page; give another --out, or --overwrite")
+    (out / RUNTIME).mkdir(parents=True, exist_ok=True)
+    for path, content in new.items():
+        write_whole(path, content)
+    return tuple(places)
+
+
+def write_facts(out: Path, facts: Mapping[str, Any]) -> Path:
+    """Leave what the exported network says of itself beside it, where a page can read it. Raises OSError."""
+    path = out / f"{NAME}.json"
+    write_whole(path, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
+    return path

@@ -9,6 +9,7 @@ import pytest
 
 from tinyhd_pipe.pipeline.app import run
 from tinyhd_pipe.stages.exports import web_runtime
+from tinyhd_pipe.stages.exports.web_page import write_page
 from tinyhd_pipe.stages.exports.web_runtime import DIGESTS, runtime_files
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.networks.weights import write_weights
@@ -92,6 +93,25 @@ def test_a_folder_that_is_there_is_taken_whatever_its_version(tmp_path: Path, be
     (tmp_path / "given" / below / "ort.wasm.min.mjs").unlink()
     with pytest.raises(SettingError, match=r"has no ort\.wasm\.min\.mjs; give the dist folder of the npm package"):
         runtime_files(tmp_path / "given")
+
+
+def test_a_page_overwrites_nothing_of_others_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    runtime = {name: tmp_path / name for name in CONTENTS}
+    for name, path in runtime.items():
+        path.write_bytes(CONTENTS[name])
+    out = tmp_path / "site"
+    out.mkdir()
+    (out / "index.html").write_text("mine")
+    with pytest.raises(SettingError, match=r"index\.html: is there, and is not of this page"):
+        write_page(out, runtime, overwrite=False)
+    assert [path.name for path in out.iterdir()] == ["index.html"]
+    there = write_page(out, runtime, overwrite=True)
+    assert "mine" not in (out / "index.html").read_text()
+    (out / "app.js").unlink()
+    assert write_page(out, runtime, overwrite=False) == there, "as if it had been stopped before that file"
+    assert {path for path in out.rglob("*") if path.is_file()} == set(there)
+    with pytest.raises(SettingError, match="is a file; give a folder"):
+        write_page(out / "index.html", runtime, overwrite=True)
 
 
 def test_what_a_page_cannot_do_is_said_before_anything_is_made(
