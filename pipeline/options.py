@@ -73,22 +73,22 @@ def repeated(arguments: Sequence[str], parameters: Sequence[Any]) -> list[str]:
     return spelled
 
 
-def _expanded(paths: list[Path] | None) -> list[Path] | None:
+def expanded(paths: list[Path] | None) -> list[Path] | None:
     """Patterns that no shell has expanded (quoted, or on Windows), as the files that they match."""
     if paths is None:
         return None
-    expanded = []
+    found = []
     for path in paths:
         if path.exists() or not glob.has_magic(str(path)):
-            expanded.append(path)
+            found.append(path)
         elif matches := sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207
-            expanded += map(Path, matches)
+            found += map(Path, matches)
         else:
             raise SettingError(f"{path}: no file matches this pattern; give videos, or folders of videos or frames")
-    return expanded
+    return found
 
 
-VIDEOS: Any = {"metavar": "PATH…", "callback": _expanded}
+VIDEOS: Any = {"metavar": "PATH…", "callback": expanded}
 Videos = Annotated[list[Path], Option(help="Video files, folders of videos, folders of frames.", **VIDEOS)]
 DumpedVideos = Annotated[list[Path], Option(help="The videos that were dumped, given as they were then.", **VIDEOS)]
 SomeVideos = Annotated[

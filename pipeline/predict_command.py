@@ -12,17 +12,25 @@ from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.given_network import given_network
-from tinyhd_pipe.pipeline.options import VIDEOS, Device, Json, Overrides, Params, Weights
+from tinyhd_pipe.pipeline.options import Device, Json, Overrides, Params, Weights, expanded
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.applications.reframing import Reframing
     from tinyhd_pipe.stages.predict import Predicted, PredictProgress
     from tinyhd_pipe.stages.settings.predict import PredictOptions
+    from tinyhd_pipe.stages.video.sources import VideoSource
+    from tinyhd_pipe.stages.video.streams import Stream
 
 
 def predict(
-    videos: Annotated[list[Path], Argument(help="Video files, folders of videos, folders of frames.", **VIDEOS)],
+    videos: Annotated[
+        list[str],
+        Argument(
+            help="Video files, folders of videos, folders of frames; - for a pipe, /dev/video0, rtsp://… as they come.",
+            metavar="PATH…",
+        ),
+    ],
     weights: Weights,
     out: Annotated[Path, Option(help="Folder for the maps: DIR/VIDEO/0001.png.", metavar="DIR")],
     format: Annotated[
@@ -108,7 +116,7 @@ def predict(
         Quantising(options.roi_strength, options.roi_limit, seconds=options.roi_seconds, format=roi) if roi else None,
         Thumbnails(thumbnail, options.thumbnail_zoom, options.thumbnail_apart) if thumbnail else None,
     )
-    sources = [source for source in given_videos(videos) if out.resolve() not in source.path.resolve().parents]
+    sources = _given(videos, out)
     network = given_network(weights, teacher, backend=backend, precision=options.precision, device=device)
     with console.progress("predict") as advance:
         predicted = stage.predict(
@@ -120,6 +128,16 @@ def predict(
             report=lambda at: advance(at.frames, at.frames_in_all, _note(at)),
         )
     _show(predicted, as_json=as_json)
+
+
+def _given(words: list[str], out: Path) -> "list[VideoSource | Stream]":
+    """The videos at the paths among these words, those below `out` left out, and the streams that the others name."""
+    from tinyhd_pipe.stages.video.streams import stream_of
+
+    streams = {word: stream for word in words if (stream := stream_of(word))}
+    paths = expanded([Path(word) for word in words if word not in streams]) or []
+    found = given_videos(paths) if paths else []
+    return [*(source for source in found if out.resolve() not in source.path.resolve().parents), *streams.values()]
 
 
 def _reframing(shape: str, options: "PredictOptions") -> "Reframing":

@@ -10,18 +10,19 @@ Cost: the network's own, and 1 to 2 ms for the picture of a map.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinyhd_pipe.stages.networks.network import Network
-from tinyhd_pipe.stages.networks.prediction import fastest
+from tinyhd_pipe.stages.networks.prediction import Map, fastest, predict_live
 from tinyhd_pipe.stages.networks.prediction import predict as predicted_maps
 from tinyhd_pipe.stages.predictions.products import Product, Wanted, Work, work_on
 from tinyhd_pipe.stages.predictions.records import Made
 from tinyhd_pipe.stages.video.decoding import count_packets
 from tinyhd_pipe.stages.video.sources import VideoSource
+from tinyhd_pipe.stages.video.streams import Stream
 from tinyhd_pipe.stages.video.viewing import Viewing
 from tinyhd_pipe.store.errors import VideoError
 
@@ -62,7 +63,7 @@ class Predicted:
 
 
 def predict(
-    sources: Sequence[VideoSource],
+    sources: Sequence[VideoSource | Stream],
     network: Network,
     out: Path,
     wanted: Wanted = Wanted(),
@@ -153,10 +154,10 @@ class _AllBut:
 def _make(work: Work, network: Network, run: _Run) -> str | None:
     """Make what is missing of a video; what of it does not decode. Raises VideoError where nothing does."""
     there, record, made = work.frames_there, work.record, 0
-    viewing = Viewing(work.source)
     with (
+        closing(Viewing(work.source)) as viewing,
         ExitStack() as open_products,
-        closing(predicted_maps(network, work.source, _AllBut(there), decoding=viewing)) as maps,
+        closing(_maps(network, work, viewing)) as maps,
     ):
         adds = [open_products.enter_context(product.write(viewing)) for product in work.products]
         for frame, saliency in maps:
@@ -172,14 +173,22 @@ def _make(work: Work, network: Network, run: _Run) -> str | None:
     return viewing.problem
 
 
+def _maps(network: Network, work: Work, viewing: Viewing) -> Generator[tuple[int, Map]]:
+    if isinstance(work.source, Stream):
+        return predict_live(network, viewing)
+    return predicted_maps(network, work.source, _AllBut(work.frames_there), decoding=viewing)
+
+
 def _begun(product: Product, work: Work) -> Made:
     if product.name in work.anew:
         product.remove()
     return Made(product.by)
 
 
-def _about(source: VideoSource) -> int:
+def _about(source: VideoSource | Stream) -> int:
     """How many frames a video may have; none where that cannot be said."""
+    if isinstance(source, Stream):
+        return 0
     try:
         return count_packets(source)
     except VideoError:

@@ -81,6 +81,16 @@ def predict(
             yield from answers
 
 
+def predict_live(network: Network, pictures: Iterator[Picture | None]) -> Generator[tuple[int, Map]]:
+    """(number, final map) of every picture of a stream, as they come: of a network of one output before the next
+    picture is asked for, of 16 outputs before the 17th after it is.
+
+    One window after the other, with all of torch's threads, since windows side by side would have to be waited for.
+    """
+    for batch in window_batches(replace(network, batch=1), pictures, as_taught=True):
+        yield from _answers(network, batch)
+
+
 def predict_still(network: Network, source: VideoSource, frames: Collection[int]) -> Iterator[tuple[int, Map]]:
     """The same of windows in which nothing moves: one frame, 16 times."""
     for answers in _side_by_side(network, _still_windows(network, source, frozenset(frames))):

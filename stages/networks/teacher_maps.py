@@ -139,12 +139,15 @@ def _batches(coming: Iterator[Window], batch: int, *, in_runs: bool) -> Iterator
     step = 0  # frames from each window to the next: 1, -1 at the head, 0 where they are no run
     for window in coming:
         next_step = _step(several[-1], window) if in_runs and several else 0
-        if len(several) == batch or (len(several) > 1 and next_step != step):
+        if len(several) > 1 and next_step != step:
             yield several[:: step or 1], step != 0
             several, step = [], 0
         elif several:
             step = next_step
         several.append(window)
+        if len(several) == batch:  # and not when the next one comes, for which a stream may let us wait
+            yield several[:: step or 1], step != 0
+            several, step = [], 0
     if several:
         yield several[:: step or 1], step != 0
 

@@ -4,7 +4,7 @@ The decision that is not obvious: films are written while maps come, and a frame
 of a crop when its place is settled; whatever is ahead of it waits as a map, and not as a picture (video/viewing.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from tinyhd_pipe.stages.pictures.overlay import Overlay
 from tinyhd_pipe.stages.predictions.map_files import Add, Map, eight_bits
 from tinyhd_pipe.stages.settings.predict import Brightness
 from tinyhd_pipe.stages.video.films import LOSSLESS_GREY, WATCHABLE, film_like
-from tinyhd_pipe.stages.video.viewing import Viewing
+from tinyhd_pipe.stages.video.streams import Stream
+from tinyhd_pipe.stages.video.viewing import Shown, Viewing
 
 AHEAD = 4
 """Frames that are decoded before their maps have come."""
@@ -23,8 +24,8 @@ AHEAD = 4
 def overlay_film(viewing: Viewing, path: Path, how: Overlay, brightness: Brightness, fps: float) -> Iterator[Add]:
     """Writes each map over its frame, as an MP4 with the original's sound; takes a map of every frame."""
     with (
-        film_like(viewing.source, path, WATCHABLE, fps) as add_picture,
-        closing(ahead(viewing.again(), AHEAD)) as frames,
+        film_like(viewing.source, path, WATCHABLE, viewing.facts.fps or fps) as add_picture,
+        closing(pictures_again(viewing)) as frames,
     ):
 
         def add(frame: int, saliency: Map) -> None:
@@ -38,8 +39,8 @@ def overlay_film(viewing: Viewing, path: Path, how: Overlay, brightness: Brightn
 def grey_film(viewing: Viewing, path: Path, brightness: Brightness, fps: float) -> Iterator[Add]:
     """Writes each map as a frame of a lossless grey video; takes a map of every frame."""
     with (
-        film_like(viewing.source, path, LOSSLESS_GREY, fps) as add_picture,
-        closing(ahead(viewing.again(), AHEAD)) as frames,
+        film_like(viewing.source, path, LOSSLESS_GREY, viewing.facts.fps or fps) as add_picture,
+        closing(pictures_again(viewing)) as frames,
     ):
 
         def add(frame: int, saliency: Map) -> None:
@@ -47,3 +48,9 @@ def grey_film(viewing: Viewing, path: Path, brightness: Brightness, fps: float) 
             add_picture(eight_bits(saliency, brightness), shown)
 
         yield add
+
+
+def pictures_again(viewing: Viewing) -> Generator[Shown]:
+    """Every frame of a video once more, of a file decoded ahead in a thread, and when it is shown."""
+    again = viewing.again()
+    return (one for one in again) if isinstance(viewing.source, Stream) else ahead(again, AHEAD)

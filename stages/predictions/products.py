@@ -21,6 +21,7 @@ from tinyhd_pipe.stages.predictions.roi_files import roi_file
 from tinyhd_pipe.stages.predictions.thumbnail_folders import thumbnail_folder
 from tinyhd_pipe.stages.settings.predict import Brightness, Format
 from tinyhd_pipe.stages.video.sources import VideoSource, digest
+from tinyhd_pipe.stages.video.streams import Stream
 from tinyhd_pipe.stages.video.viewing import Viewing
 from tinyhd_pipe.store.errors import SettingError
 
@@ -84,7 +85,7 @@ class Product:
 class Work:
     """What is to be made of one video."""
 
-    source: VideoSource
+    source: VideoSource | Stream
     record: Record
     products: tuple[Product, ...]
     """Those that are not there, or not in full."""
@@ -98,20 +99,32 @@ class Work:
         return frozenset() if others or product.name in self.anew else product.frames_there()
 
 
-def work_on(source: VideoSource, identity: Mapping[str, Any], out: Path, wanted: Wanted, *, overwrite: bool) -> Work:
+def work_on(
+    source: VideoSource | Stream, identity: Mapping[str, Any], out: Path, wanted: Wanted, *, overwrite: bool
+) -> Work:
     """What of a video `out` does not have yet by a network of this identity.
 
     What was made of the video as it was before is made anew. Raises SettingError where the same video has maps by
-    something else and `overwrite` is not asked for, or where something lies that was not made here; VideoError for a
-    video that cannot be read.
+    something else and `overwrite` is not asked for, or where something lies that was not made here, or where a stream
+    has any maps; VideoError for a video that cannot be read.
     """
+    if isinstance(source, Stream) and wanted.thumbnails:
+        raise SettingError(
+            "--thumbnail: a stream has gone by when its best frames are known; save it and give the file"
+        )
     record = read_record(out / f"{source.id}.json")
     missing, anew = [], set()
     for product in _products(source, identity, out, wanted):
         made = record.products.get(product.name)
         if made is None and product.place.exists():
             raise SettingError(f"{product.place}: is there and was not made by predict; give another --out")
-        if made and (others := differing(made.by, product.by)):
+        if made and isinstance(source, Stream):
+            if product.place.exists() and not overwrite:
+                raise SettingError(
+                    f"{product.place}: is there, and no stream comes twice; another --out, or --overwrite"
+                )
+            anew.add(product.name)
+        elif made and (others := differing(made.by, product.by)):
             _refuse_mixing(product, made, others, overwrite=overwrite)
             anew.add(product.name)
         elif made and made.frames is not None and product.has(made.frames):
@@ -128,8 +141,9 @@ def _refuse_mixing(product: Product, made: Made, others: Sequence[str], *, overw
     raise SettingError(f"{product.place}: {said}; give another --out, or --overwrite")
 
 
-def _products(source: VideoSource, identity: Mapping[str, Any], out: Path, wanted: Wanted) -> list[Product]:
-    made_by = json.loads(json.dumps({"video": digest(source), **identity}))  # as a record gives it back
+def _products(source: VideoSource | Stream, identity: Mapping[str, Any], out: Path, wanted: Wanted) -> list[Product]:
+    content = "a stream" if isinstance(source, Stream) else digest(source)
+    made_by = json.loads(json.dumps({"video": content, **identity}))  # as a record gives it back
     place = out / source.id
     products = [_maps(source, place, made_by, wanted)]
     if wanted.overlay:
@@ -143,10 +157,10 @@ def _products(source: VideoSource, identity: Mapping[str, Any], out: Path, wante
     return products
 
 
-def _maps(source: VideoSource, place: Path, made_by: dict[str, Any], wanted: Wanted) -> Product:
+def _maps(source: VideoSource | Stream, place: Path, made_by: dict[str, Any], wanted: Wanted) -> Product:
     grey = {**made_by, "brightness": wanted.brightness}
     if wanted.format == "png":
-        first = first_name(source)
+        first = 1 if isinstance(source, Stream) else first_name(source)
         by = {**grey, "first_name": first}
         return Product(PICTURES, place, by, lambda viewing: pictures(place, first, wanted.brightness))
     if wanted.format == "video":

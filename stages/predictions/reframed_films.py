@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import TextIO
 
 from tinyhd_pipe.stages.applications.reframing import CropPath, Reframing, Size, crop_size, rail_for
-from tinyhd_pipe.stages.networks.overlap import ahead
 from tinyhd_pipe.stages.predictions.map_files import Add, Map
-from tinyhd_pipe.stages.predictions.map_films import AHEAD
-from tinyhd_pipe.stages.video.decoding import probe
+from tinyhd_pipe.stages.predictions.map_films import pictures_again
 from tinyhd_pipe.stages.video.films import WATCHABLE, film_like
 from tinyhd_pipe.stages.video.shots import LATE, starts_shot
 from tinyhd_pipe.stages.video.viewing import Viewing
@@ -29,15 +27,15 @@ def reframed_film(viewing: Viewing, path: Path, table: Path, how: Reframing, fps
 
     Raises VideoError for what is no video.
     """
-    facts = probe(viewing.source)
+    facts = viewing.facts
     size = (facts.height, facts.width)
     crop = crop_size(size, how.shape)
     rail = rail_for(size, crop, facts.fps or fps, how)
     boxes = _Boxes(viewing, CropPath(rail, facts.fps or fps, how), size, crop)
     with (
-        film_like(viewing.source, path, WATCHABLE, fps) as add_picture,
+        film_like(viewing.source, path, WATCHABLE, facts.fps or fps) as add_picture,
         rows_file(table) as rows,
-        closing(ahead(viewing.again(), AHEAD)) as frames,
+        closing(pictures_again(viewing)) as frames,
     ):
         rows.write("frame,x,y,w,h\n")
 

@@ -31,11 +31,10 @@ from tinyhd_pipe.stages.applications.quantisers import (
     offsets,
     regions,
 )
-from tinyhd_pipe.stages.networks.overlap import ahead
 from tinyhd_pipe.stages.predictions.map_files import Add, Map
-from tinyhd_pipe.stages.predictions.map_films import AHEAD
+from tinyhd_pipe.stages.predictions.map_films import pictures_again
 from tinyhd_pipe.stages.predictions.reframed_films import rows_file
-from tinyhd_pipe.stages.video.decoding import Picture, probe
+from tinyhd_pipe.stages.video.decoding import Picture
 from tinyhd_pipe.stages.video.shots import LATE, starts_shot
 from tinyhd_pipe.stages.video.viewing import Viewing
 
@@ -48,9 +47,9 @@ _STEP = 2
 @contextmanager
 def roi_file(viewing: Viewing, path: Path, how: Quantising, fps: float) -> Iterator[Add]:
     """Writes the offsets of every frame; takes a map of every frame. Raises VideoError for what is no video."""
-    facts = probe(viewing.source)
+    facts = viewing.facts
     pieces = _Pieces(viewing, grid(facts.height, facts.width), how, max(1, round(how.seconds * (facts.fps or fps))))
-    with rows_file(path) as file, closing(ahead(viewing.again(), AHEAD)) as frames:
+    with rows_file(path) as file, closing(pictures_again(viewing)) as frames:
         written: list[int] = []
 
         def write(done: Iterator[tuple[int, Blocks]]) -> None:

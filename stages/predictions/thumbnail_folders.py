@@ -17,7 +17,7 @@ from PIL import Image
 
 from tinyhd_pipe.stages.applications.thumbnails import BestFrames, Candidate, Thumbnails
 from tinyhd_pipe.stages.predictions.map_files import Add, Map
-from tinyhd_pipe.stages.video.decoding import Picture, probe
+from tinyhd_pipe.stages.video.decoding import Picture
 from tinyhd_pipe.stages.video.shots import LATE, starts_shot
 from tinyhd_pipe.stages.video.viewing import Viewing
 
@@ -28,7 +28,7 @@ _QUALITY = 92
 @contextmanager
 def thumbnail_folder(viewing: Viewing, path: Path, how: Thumbnails, fps: float) -> Iterator[Add]:
     """Writes the folder when the maps of all frames have come. Raises VideoError for what is no video."""
-    best = BestFrames(how, probe(viewing.source).fps or fps)
+    best = BestFrames(how, viewing.facts.fps or fps)
     unseen: deque[Map] = deque()  # of frames of which it is not known yet whether they begin a shot
     numbers: list[int] = []
 

@@ -179,7 +179,7 @@ def opened(source: VideoSource) -> Iterator[tuple[InputContainer, av.VideoStream
     """
     try:
         with _container(source) as container:
-            yield container, _film(source, container)
+            yield container, film_of(source.path, container)
     except (TinyHDError, av.FFmpegError):
         raise
     except Exception as error:
@@ -200,18 +200,18 @@ def _container(source: VideoSource) -> InputContainer:
         raise VideoError(f"{source.path}: not a video ({error.strerror}); {_ADVICE}") from error
 
 
-def _film(source: VideoSource, container: InputContainer) -> av.VideoStream:
+def film_of(name: object, container: InputContainer) -> av.VideoStream:
     """The video stream that people watch: of several, the largest picture; the first of those that are equal.
 
     Not FFmpeg's "best" one, which depends on guesses that it makes from a few packets. Covers, thumbnails and streams
-    of a single picture are no films beside one that moves.
+    of a single picture are no films beside one that moves. Raises VideoError, which begins with `name`, for none.
     """
     streams = [s for s in container.streams.video if not s.disposition & _NO_FILM]
     if not streams:
-        raise VideoError(f"{source.path}: no moving picture in it; {_ADVICE}")
+        raise VideoError(f"{name}: no moving picture in it; {_ADVICE}")
     film = max(streams, key=lambda stream: (stream.frames != 1, _pixels(stream)))
     if cast(object, film.codec_context) is None:
-        raise VideoError(f"{source.path}: this FFmpeg has no decoder for its codec; {_ADVICE}")
+        raise VideoError(f"{name}: this FFmpeg has no decoder for its codec; {_ADVICE}")
     film.codec_context.thread_count = 1
     return film
 

@@ -22,8 +22,9 @@ from av.container import InputContainer, OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-from tinyhd_pipe.stages.video.decoding import opened, probe
+from tinyhd_pipe.stages.video.decoding import opened
 from tinyhd_pipe.stages.video.sources import VideoSource
+from tinyhd_pipe.stages.video.streams import Stream
 
 if TYPE_CHECKING:
     from av.packet import Packet as AnyPacket
@@ -54,20 +55,20 @@ LOSSLESS_GREY = Kind("ffv1", "gray")
 
 
 @contextmanager
-def film_like(source: VideoSource, path: Path, kind: Kind, fps: float) -> Iterator[AddPicture]:
+def film_like(source: VideoSource | Stream, path: Path, kind: Kind, fps: float) -> Iterator[AddPicture]:
     """Writes a film to `path`, which is there when it is whole.
 
     Ctrl-C leaves what there is so far beside it, as NAME.partial.SUFFIX, which plays.
 
     Arguments:
-        fps: frames a second of what does not say it, such as a folder of pictures.
+        fps: frames a second, where timestamps are missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     keep = False
     try:
         with av.open(str(partial.absolute()), "w") as container:
-            film = _Film(container, kind, Fraction(probe(source).fps or fps).limit_denominator(1001))
+            film = _Film(container, kind, Fraction(fps).limit_denominator(1001))
             try:
                 with _sound_of(source, container, wanted=kind.sound) as (film.sound_until, start):
                     film.start = start
@@ -88,8 +89,8 @@ class _Film:
 
     def __init__(self, container: OutputContainer, kind: Kind, rate: Fraction) -> None:
         self.count = 0
-        self.start = Fraction(0)
-        """Time in the original at which the film begins."""
+        self.start: Fraction | None = None
+        """Time in the original at which the film begins; None: with its first picture."""
         self.sound_until: Callable[[Fraction | None], None] = lambda time: None
         self._container, self._kind, self._rate = container, kind, rate
         self._stream = cast(av.VideoStream, container.add_stream(kind.codec, rate=rate, options=dict(kind.options)))
@@ -121,6 +122,8 @@ class _Film:
             context.colorspace, context.color_range = _BT601_TAG, ColorRange.MPEG
 
     def _tick_of(self, shown: Fraction | None) -> int:
+        if self.start is None:
+            self.start = shown or Fraction(0)
         if shown is not None and (tick := round((shown - self.start) * TICKS)) > self._tick:
             return tick
         return self._tick + round(TICKS / self._rate) if self.count else 0
@@ -139,11 +142,12 @@ class _Film:
 
 @contextmanager
 def _sound_of(
-    source: VideoSource, out: OutputContainer, *, wanted: bool
-) -> Iterator[tuple[Callable[[Fraction | None], None], Fraction]]:
-    """What copies the original's sound up to a time (None: to its end), and when the original begins."""
-    if source.is_frame_folder:
-        yield (lambda time: None), Fraction(0)
+    source: VideoSource | Stream, out: OutputContainer, *, wanted: bool
+) -> Iterator[tuple[Callable[[Fraction | None], None], Fraction | None]]:
+    """What copies the original's sound up to a time (None: to its end), and when the original begins (None: with its
+    first picture)."""
+    if isinstance(source, Stream) or source.is_frame_folder:
+        yield (lambda time: None), None
         return
     with opened(source) as (container, film):
         start = Fraction(container.start_time or 0, av.time_base)
