@@ -35,7 +35,7 @@ from tinyhd_pipe.stages.video.viewing import Viewing
 from tinyhd_pipe.store.errors import VideoError
 
 COMMAND = Path(sys.executable).with_name("tinyhd-pipe")
-PATIENCE = 60.0
+PATIENCE = 20.0
 """Seconds after which a map will not come any more."""
 
 
