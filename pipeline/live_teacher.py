@@ -60,12 +60,15 @@ def live_targets(
     DataError where storing them does not explain how the losses differ.
     """
     from tinyhd_pipe.stages.dump.identity import refuse_other_teacher
+    from tinyhd_pipe.stages.networks.licence import refuse_unasked
     from tinyhd_pipe.stages.student_train import compare_both_ways
     from tinyhd_pipe.stages.training.live_targets import LiveTargets
     from tinyhd_pipe.stages.training.targets import stood_for
 
     if stored is None:
         network = _loaded(teacher, teacher.settings.size, teacher.settings.precision, teacher.settings.batch)
+        allowed = teacher.settings.allow_noncommercial
+        refuse_unasked(str(network.facts["licence"]), str(teacher.weights), allowed=allowed)
         with console.progress("decoding videos") as advance:
             live = LiveTargets.of(network, sources, stood_for=stood_for(recipe), report=advance)
         for problem in live.problems.values():

@@ -127,7 +127,10 @@ SomeMaps = Annotated[
 TeacherKind = Annotated[str, Option(help="Kind of the teacher: hd2s or tinyhd.", metavar="KIND")]
 AllowNoncommercial = Annotated[
     bool,
-    Option("--allow-noncommercial", help="Begin a store whose terms forbid commercial use; it is asked for once."),
+    Option(
+        "--allow-noncommercial",
+        help="The terms forbid commercial use, of students, too, and you know; asked once, where a store begins.",
+    ),
 ]
 Params = Annotated[
     Path | None,

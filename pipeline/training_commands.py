@@ -14,6 +14,7 @@ from tinyhd_pipe.pipeline.allocator import keep_freed_memory
 from tinyhd_pipe.pipeline.given import given_paths, given_videos
 from tinyhd_pipe.pipeline.live_teacher import LiveTeacher, check_teacher_options, live_targets
 from tinyhd_pipe.pipeline.options import (
+    AllowNoncommercial,
     CheckpointMinutes,
     Device,
     Download,
@@ -135,6 +136,7 @@ def student_train(
     ] = False,
     teacher: TeacherKind = "hd2s",
     teacher_weights: SomeWeights = None,
+    allow_noncommercial: AllowNoncommercial = False,
     download: Download = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -182,7 +184,9 @@ def student_train(
     )
     targets: TeacherMaps | None = stored
     if teacher_weights is not None:
-        live = LiveTeacher(teacher, teacher_weights, given.teacher_dump, run.device)
+        allowed = allow_noncommercial or given.teacher_dump.allow_noncommercial
+        asked = replace(given.teacher_dump, allow_noncommercial=allowed)
+        live = LiveTeacher(teacher, teacher_weights, asked, run.device)
         targets = live_targets(live, stored, sources, annotated, recipe)
     if targets is not None:
         _say_lacking(targets, recipe)

@@ -74,7 +74,7 @@ def refuse_unasked(terms: str, whose: str, *, allowed: bool) -> None:
     if forbids_commerce(terms) and not allowed:
         raise SettingError(
             f"{whose}: its terms, {terms}, forbid commercial use, of its maps and of students that learn from them, "
-            "too; --allow-noncommercial says that you know, and the store remembers"
+            "too; --allow-noncommercial says that you know"
         )
 
 

@@ -101,6 +101,22 @@ def test_terms_that_forbid_commercial_use_are_asked_about_once_where_a_store_beg
     assert "CC BY-NC 4.0" in capsys.readouterr().err
 
 
+def test_a_teacher_in_the_loop_without_a_store_is_asked_about_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = write_videos(tmp_path / "videos", {"a.mp4": 20, "b.mp4": 20})
+    facts = {"kind": "tinyhd", "size": [32, 32], "licence": "for non-commercial use"}
+    write_weights(tmp_path / "nc.safetensors", TinyHD(decoders=("d1", "d2"), reduction=4).state_dict(), facts)
+    online = ("student-train", "--online", "--teacher", "tinyhd", "--teacher-weights", tmp_path / "nc.safetensors")
+    learn = (*online, "--videos", videos, "--out", tmp_path / "run")
+    assert _run(*learn) == 2
+    assert "its terms, for non-commercial use, forbid commercial use" in capsys.readouterr().err
+    small = ("epochs=1", "validation_clips=1", "size=[32,32]", "reduction=4", "decoders=[d1]", "validation_share=0.5")
+    settings = [f"student_train.{setting}" for setting in small]
+    assert _run(*learn, "--allow-noncommercial", "--set", *settings, "teacher_dump.size=[32,32]") == 0
+    assert "forbid commercial use" not in capsys.readouterr().err
+
+
 def test_terms_that_allow_it_or_say_nothing_are_not_asked_about(tmp_path: Path) -> None:
     videos, weights = write_videos(tmp_path / "videos", {"a.mp4": 5}), write_teacher(tmp_path / "t.safetensors")
     assert run([*map(str, dump_of(videos, weights, tmp_path / "maps.zarr"))]) == 0
