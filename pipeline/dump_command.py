@@ -16,17 +16,18 @@ from tinyhd_pipe.pipeline.options import (
     AllowNoncommercial,
     Device,
     Json,
+    OneStore,
     Overrides,
     Params,
     Settings,
-    Store,
+    SomeWeights,
     TeacherKind,
     Videos,
-    Weights,
 )
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
+    from tinyhd_pipe.pipeline.params import TeacherDump, TeacherEntry
     from tinyhd_pipe.stages.dump.plan import DumpPlan
     from tinyhd_pipe.stages.networks.network import Network
     from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
@@ -36,9 +37,13 @@ if TYPE_CHECKING:
 
 def teacher_dump(
     videos: Videos,
-    store: Store,
-    weights: Weights,
+    store: OneStore = None,
+    weights: SomeWeights = None,
     teacher: TeacherKind = "hd2s",
+    teachers: Annotated[
+        Path | None,
+        Option("--teachers", help="YAML list of teachers, each with a store; frames are decoded once.", metavar="FILE"),
+    ] = None,
     plan: Annotated[bool, Option("--plan", help="Say what there is to do and what it takes; write nothing.")] = False,
     labels: Annotated[
         Path | None, Option(help="For --plan: labelled clips among the videos, in the DHF1K layout.", metavar="DIR")
@@ -73,24 +78,19 @@ def teacher_dump(
     """Run the teacher once for every frame and keep its maps.
 
     tinyhd-pipe teacher-dump --videos clips/ --store maps.zarr --teacher hd2s --weights hd2s.pt
+    tinyhd-pipe teacher-dump --videos clips/ --teachers teachers.yaml
     """
     if workers is not None and scheduler is not None:
         raise SettingError(f"--workers {workers} and --scheduler {scheduler}: give one of them")
-    from tinyhd_pipe.pipeline.params import TeacherDump, group_of, load_params
+    if teachers is not None and (store or weights or plan or workers or scheduler):
+        raise SettingError(
+            f"--teachers {teachers}: has stores and weights; without --store, --weights, --plan, --workers"
+        )
+    from tinyhd_pipe.pipeline.params import TeacherDump, TeacherEntry, group_of, load_params, load_teachers
     from tinyhd_pipe.stages import teacher_dump as stage
-    from tinyhd_pipe.stages.networks.network import load_teacher
-    from tinyhd_pipe.store.writer import read_description
 
     keep_freed_memory()
     group = group_of(load_params(params, overrides), settings, TeacherDump)
-    sources = given_videos(videos)
-    precision, batch = group.precision, group.batch
-    if there := read_description(store):  # a store that was begun has decided already
-        precision = there.teacher.get("precision", precision) if precision == "auto" else precision
-        batch = batch or there.provenance.get("batch")
-    network = load_teacher(
-        teacher, weights=weights, size=group.size, precision=precision, batch=batch, device=console.device(device)
-    )
     options = replace(
         group,
         every=every or group.every,
@@ -99,6 +99,15 @@ def teacher_dump(
         prune=prune or group.prune,
         allow_noncommercial=allow_noncommercial or group.allow_noncommercial,
     )
+    if teachers is not None:
+        entries, on = load_teachers(teachers), console.device(device)
+        networks = [(entry.store, _load(entry, group, on)) for entry in entries]
+        _dump_several(given_videos(videos), networks, options, as_json=as_json)
+        return
+    if store is None or weights is None:
+        raise SettingError("--store, --weights: give both, or several teachers with --teachers FILE")
+    sources = given_videos(videos)
+    network = _load(TeacherEntry(store, weights, teacher), group, console.device(device))
     if plan:
         _plan_dump(sources, store, network, labels, options, as_json=as_json)
         return
@@ -120,6 +129,37 @@ def teacher_dump(
         )
     _show_dumped(dumped, as_json=as_json)
     if dumped.problems:
+        raise Exit(1)
+
+
+def _load(entry: "TeacherEntry", group: "TeacherDump", device: str) -> "Network":
+    """The teacher of a store; one that was begun has decided precision and batch already."""
+    from tinyhd_pipe.stages.networks.network import load_teacher
+    from tinyhd_pipe.store.writer import read_description
+
+    precision, batch = entry.precision or group.precision, entry.batch or group.batch
+    if there := read_description(entry.store):
+        precision = there.teacher.get("precision", precision) if precision == "auto" else precision
+        batch = batch or there.provenance.get("batch")
+    size = entry.size or group.size
+    return load_teacher(
+        entry.teacher, weights=entry.weights, size=size, precision=precision, batch=batch, device=device
+    )
+
+
+def _dump_several(
+    sources: "list[VideoSource]", networks: "list[tuple[str, Network]]", options: "DumpOptions", *, as_json: bool
+) -> None:
+    from tinyhd_pipe.stages import teacher_dump as stage
+    from tinyhd_pipe.stages.dump.dumping import Listeners
+
+    with console.progress("reading videos") as reading, console.progress("teachers") as advance:
+        listeners = Listeners(lambda at: advance(at.frames, at.frames_in_all, dump_note(at)), reading)
+        several = stage.teachers_dump(sources, networks, options, listeners)
+    for dumped in several:
+        _show_dumped(dumped, as_json=False)
+    console.result(several, as_json=as_json)
+    if any(dumped.problems for dumped in several):
         raise Exit(1)
 
 

@@ -115,6 +115,7 @@ SomeStores = Annotated[
         metavar="URL…",
     ),
 ]
+OneStore = Annotated[str | None, Option("--store", help="Folder or fsspec URL of the zarr store.", metavar="URL")]
 StoreArgument = Annotated[str, Argument(help="Folder or fsspec URL of the store.", metavar="STORE")]
 Weights = Annotated[Path, Option(help="The network's weights, .pth or .safetensors.", metavar="FILE")]
 SomeWeights = Annotated[Path | None, Option(help="The teacher's weights, .pth or .safetensors.", metavar="FILE")]

@@ -77,12 +77,31 @@ class Params:
     report: ReportOptions = field(default_factory=ReportOptions)
 
 
+@dataclass(frozen=True)
+class TeacherEntry:
+    """One of several teachers that share a dump's decoding."""
+
+    store: str
+    """folder or URL of its store"""
+    weights: Path
+    """of the network"""
+    teacher: str = "hd2s"
+    """kind of the network: hd2s or tinyhd"""
+    size: Size | None = None
+    """height and width of its input; that of the settings by default"""
+    precision: Literal["float32", "bfloat16", "auto"] | None = None
+    """that of the settings by default"""
+    batch: Count | None = None
+    """that of the settings by default"""
+
+
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 _GROUPS = (
     *(Params, Data, SampleOptions, TeacherRecipe, TeacherDump, StudentRecipe, EvaluateOptions, StoredLevel),
     FromGazeOptions,
     PredictOptions,
     ReportOptions,
+    TeacherEntry,
 )
 for _group in _GROUPS:
     for _kind in _group.__mro__[:-1]:  # here and not in stages, which know nothing of pydantic
@@ -110,6 +129,23 @@ def load_params(file: Path | None, overrides: Sequence[str] | None) -> Params:
         raise SettingError(_one_line(error, str(file or "--set"))) from error
 
 
+def load_teachers(file: Path) -> list[TeacherEntry]:
+    """Read a list of teachers from a YAML file. Raises SettingError, in one line, where it is something else."""
+    example = "expected a list of teachers, as in '- {store: hd2s.zarr, teacher: hd2s, weights: hd2s.pt}'"
+    plain = _yaml(_text(file, "a list of teachers"), str(file))
+    if not isinstance(plain, list) or not plain:
+        raise SettingError(f"{file}: {example}")
+    try:
+        entries = TypeAdapter(list[TeacherEntry]).validate_python(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][1:])
+        raise SettingError(f"{file}: teacher {int(first['loc'][0]) + 1}: {place}: {first['msg']}; {example}") from error
+    if len({entry.store for entry in entries}) < len(entries):
+        raise SettingError(f"{file}: two teachers have one store; give each a store of its own")
+    return entries
+
+
 Group = TypeVar("Group")
 
 
@@ -122,16 +158,19 @@ def group_of(params: Params, name: str, kind: type[Group]) -> Group:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text()
-    except OSError as error:
-        raise SettingError(f"{file}: {error.strerror}; give a params file, or leave --params out") from error
-    except UnicodeDecodeError as error:
-        raise SettingError(f"{file}: not YAML ({error})") from error
-    settings = _yaml(text, str(file))
+    settings = _yaml(_text(file, "a params file, or leave --params out"), str(file))
     if not isinstance(settings or {}, dict):
         raise SettingError(f"{file}: expected stages with settings below them, found {type(settings).__name__}")
     return {stage: dict(group) if isinstance(group, dict) else group for stage, group in (settings or {}).items()}
+
+
+def _text(file: Path, instead: str) -> str:
+    try:
+        return file.read_text()
+    except OSError as error:
+        raise SettingError(f"{file}: {error.strerror}; give {instead}") from error
+    except UnicodeDecodeError as error:
+        raise SettingError(f"{file}: not YAML ({error})") from error
 
 
 def _yaml(text: str, where: str) -> Any:

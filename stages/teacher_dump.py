@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tinyhd_pipe.stages.dump.dumping import Dumped as Dumped
 from tinyhd_pipe.stages.dump.dumping import DumpProgress as DumpProgress
-from tinyhd_pipe.stages.dump.dumping import Listeners, dump
+from tinyhd_pipe.stages.dump.dumping import Listeners, Order, dump, dump_together
 from tinyhd_pipe.stages.dump.map_source import LiveMaps
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
@@ -17,6 +17,20 @@ from tinyhd_pipe.stages.video.sources import VideoSource
 
 if TYPE_CHECKING:
     from tinyhd_pipe.stages.dump.cluster import Cluster
+
+
+def teachers_dump(
+    sources: Sequence[VideoSource],
+    teachers: Sequence[tuple[str, Network]],
+    options: DumpOptions,
+    listeners: Listeners,
+) -> list[Dumped]:
+    """The same for several teachers, each with the URL of its own store; each frame is decoded once for all of them.
+
+    Stores that are new hold the same videos in their shards, so that they stay in step. Errors as `teacher_dump`: none
+    of the stores is begun where one is refused.
+    """
+    return dump_together(sources, [Order(url, LiveMaps(teacher), options) for url, teacher in teachers], listeners)
 
 
 def teacher_dump(

@@ -93,6 +93,7 @@ class StoreWriter:
         sources: Sequence[Source],
         *,
         shard_bytes: int = SHARD_BYTES,
+        shard_frames: int | None = None,
         retry_problems: bool = False,
         prune: bool = False,
         write: bool = True,
@@ -102,6 +103,7 @@ class StoreWriter:
         Arguments:
             sources: all videos that should be in the store; those already there cost nothing.
             shard_bytes: size of a shard, which is written, retried and copied as a whole.
+            shard_frames: the same in frames, where several stores are to have the same shards.
             retry_problems: make those videos again that are listed with a problem.
             prune: drop videos that are not among the sources.
             write: without it the plan is a preview from reading alone: nothing is swept and nothing written.
@@ -121,7 +123,7 @@ class StoreWriter:
             sources,
             read_plans(storage),
             sealed,
-            frames_per_shard=self._frames_in(shard_bytes),
+            frames_per_shard=shard_frames or self.frames_in(shard_bytes),
             retried=problems if retry_problems else (),
             prune=prune,
         )
@@ -162,7 +164,8 @@ class StoreWriter:
         with write_shard(self.storage, self.description, task) as shard:
             yield shard
 
-    def _frames_in(self, shard_bytes: int) -> int:
+    def frames_in(self, shard_bytes: int) -> int:
+        """About how many frames of a video a shard of that size holds, `every` counted in."""
         pixels = sum(level.grid[0] * level.grid[1] for level in self.description.levels)
         return max(1, int(shard_bytes * self.description.every / (pixels * _BYTES_A_PIXEL)))
 

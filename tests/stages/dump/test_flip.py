@@ -174,7 +174,7 @@ class Pointwise(nn.Module):
 
     def __init__(self, columns: Sequence[float]) -> None:
         super().__init__()
-        self.columns = torch.tensor(columns)
+        self.columns, self.outputs = torch.tensor(columns), 1
 
     def native_logits(self, clip: Tensor) -> dict[str, Tensor]:
         return {"final": clip[:, :, -1].mean(dim=1) * self.columns - 3}
