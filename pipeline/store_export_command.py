@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from typer import Option
 
 from tinyhd_pipe.pipeline import console
-from tinyhd_pipe.pipeline.options import Json, StoreArgument
+from tinyhd_pipe.pipeline.given import given_videos
+from tinyhd_pipe.pipeline.options import Json, SomeVideos, StoreArgument
 from tinyhd_pipe.store.errors import SettingError
 
 
@@ -36,16 +37,25 @@ def export_store(
     frames_a_file: Annotated[
         int, Option(min=1, help="Of webdataset and parquet: frames after which the next file begins.", metavar="N")
     ] = 2048,
+    videos: SomeVideos = None,
     as_json: Json = False,
 ) -> None:
     """Write a store's maps as pictures, arrays, tars or tables; a rerun makes what is missing.
 
-    tinyhd-pipe store export maps.zarr --out maps/ --format webdataset
+    tinyhd-pipe store export maps.zarr --out maps/ --format npy
+    tinyhd-pipe store export maps.zarr --out samples/ --format webdataset --videos clips/
     """
+    if videos and format != "webdataset":
+        raise SettingError(f"--videos: frames go beside maps in --format webdataset alone, not {format}")
     from tinyhd_pipe.stages import store_export as stage
 
     wanted = stage.ExportWanted(
-        format, tuple(dict.fromkeys(levels or ["final"])), _size(size), brightness, frames_a_file
+        format,
+        tuple(dict.fromkeys(levels or ["final"])),
+        _size(size),
+        brightness,
+        frames_a_file,
+        tuple(given_videos(videos)) if videos else (),
     )
     with console.progress("maps") as advance:
         exported = stage.export_store(store, out, wanted, report=advance)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tinyhd_pipe.stages.networks.licence import NONE_STATED
+from tinyhd_pipe.stages.pictures.contact_sheet import the_same_video
 from tinyhd_pipe.stages.predictions.exported import (
     frames_file,
     maps_of,
@@ -27,6 +28,7 @@ from tinyhd_pipe.stages.predictions.exported import (
     write_tar,
 )
 from tinyhd_pipe.stages.settings.predict import Brightness
+from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.errors import SettingError
 from tinyhd_pipe.store.manifest import VideoRow
 from tinyhd_pipe.store.reader import Store, open_store
@@ -50,6 +52,8 @@ class ExportWanted:
     """Of 8 bits: peak, a map's own maximum is 255; absolute, 1 is."""
     frames_a_file: int = 2048
     """Of formats that hold several videos in a file: frames after which the next one begins."""
+    videos: tuple[VideoSource, ...] = ()
+    """Of webdataset: the videos that were dumped, whose frames go beside their maps."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ def export_store(
     """Write the maps of a store below a folder; what is there and has not changed stays.
 
     `report` is told (frames done, frames in all, file at hand). Raises StoreError where there is no store, SettingError
-    for levels that it does not have, or for a folder that holds something else.
+    for levels that it does not have, or for a folder that holds something else, VideoError where videos are given, and
+    one of the store's is not among them or has changed.
     """
     store = open_store(url)
     if wanted.format == "parquet":
@@ -105,6 +110,8 @@ def export_store(
     wanted = replace(wanted, size=wanted.size or store.description.teacher_grid)
     rows = [store.video(video) for video in store.videos]
     having = [row for row in rows if row.rows > len(row.failed)]
+    if wanted.videos:
+        wanted = replace(wanted, videos=tuple(the_same_video(store, row.id, wanted.videos) for row in having))
     units = list(_units(store, having, wanted))
     done = _begin(store, out, wanted)
     todo = [unit for unit in units if done.get(unit.name) != unit.made_from or not (out / unit.name).exists()]
@@ -127,7 +134,8 @@ def _frames(unit: _Unit) -> int:
 
 def _units(store: Store, rows: Sequence[VideoRow], wanted: ExportWanted) -> Iterator[_Unit]:
     if wanted.format in ENDINGS:
-        write = write_tar if wanted.format == "webdataset" else write_table
+        sources = {row.id: source for row, source in zip(rows, wanted.videos, strict=False)}
+        write = partial(write_tar, sources=sources) if wanted.format == "webdataset" else write_table
         for number, group in enumerate(_groups(rows, wanted.frames_a_file)):
 
             def write_group(path: Path, group: tuple[VideoRow, ...] = group) -> int:
@@ -230,6 +238,7 @@ def _about(store: Store, wanted: ExportWanted) -> dict[str, Any]:
         "values": "of 8 bits, by brightness" if wanted.format == "png" else "float, in [0, 1]",
         "brightness": wanted.brightness,
         "frames_a_file": wanted.frames_a_file,
+        "frames_beside": bool(wanted.videos),
         "teacher": dict(description.teacher),
         "temporal": vars(description.temporal),
         "licence": description.provenance.get("licence", NONE_STATED),

@@ -2,7 +2,8 @@
 
     png           DIR/001.AVI/0001.png           8 bits, as `predict` writes them
     npy           DIR/001.AVI.npy                float16 (frame, y, x) in [0, 1]; 001.AVI.frames.npy: absolute numbers
-    webdataset    DIR/maps-00000.tar             001_AVI/000000.final.npy and 001_AVI/000000.json, a sample a frame
+    webdataset    DIR/maps-00000.tar             001_AVI/000000.final.npy and 001_AVI/000000.json, a sample a frame;
+                                                 000000.jpg, the frame itself, of videos that are given
     parquet       DIR/maps-00000.parquet         columns video, frame, and one for each level: float32, y * x in rows
 
 Frames without a valid map have no file and no row; of an npy they are NaN. The decision that is not obvious: names in
@@ -18,15 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from tinyhd_pipe.stages.predictions.map_files import Map, pictures
 from tinyhd_pipe.stages.predictions.map_reading import FRAMES
 from tinyhd_pipe.stages.settings.predict import Brightness
+from tinyhd_pipe.stages.video.decoding import Picture, decode
+from tinyhd_pipe.stages.video.sources import VideoSource, numbering_of
 from tinyhd_pipe.store.errors import SettingError
 from tinyhd_pipe.store.reader import FrameStatus, Store
 
 TOGETHER = 32
 """Maps that are read at once."""
+JPEG_QUALITY = 92
+"""Of frames in tars, which are otherwise as they decode."""
 Maps = Mapping[str, Map]
 """Level -> map (y, x) of one frame."""
 
@@ -77,21 +83,43 @@ def frames_file(path: Path) -> Path:
     return path.with_suffix(FRAMES)
 
 
-def write_tar(path: Path, videos: Sequence[tuple[str, Iterator[tuple[int, Maps | None]]]]) -> int:
-    """A sample for every valid frame of these videos; returns how many."""
+def write_tar(
+    path: Path,
+    videos: Sequence[tuple[str, Iterator[tuple[int, Maps | None]]]],
+    sources: Mapping[str, VideoSource],
+) -> int:
+    """A sample for every valid frame of these videos, the frame itself in it where its video is among the sources;
+    returns how many."""
     count = 0
     with tarfile.open(path, "w") as tar:
         for video, maps in videos:
             key = video.replace(".", "_")
+            shown = _shown(sources[video]) if video in sources else None
             for frame, several in maps:
                 if several is None:
                     continue
                 name = f"{key}/{frame:06d}"
+                if shown is not None:
+                    _add(tar, f"{name}.jpg", _as_jpeg(next(picture for number, picture in shown if number == frame)))
                 for level, one in several.items():
                     _add(tar, f"{name}.{level}.npy", _as_npy(one))
                 _add(tar, f"{name}.json", json.dumps({"video": video, "frame": frame}).encode())
                 count += 1
     return count
+
+
+def _shown(source: VideoSource) -> Iterator[tuple[int, Picture | None]]:
+    """(absolute number, frame) of a video, one after another."""
+    numbering = numbering_of(source)
+    for place, picture in enumerate(decode(source)):
+        yield int(numbering.numbers(place)), picture
+
+
+def _as_jpeg(picture: Picture | None) -> bytes:
+    assert picture is not None, "a frame that did not decode has no valid map"
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
 
 
 def write_table(path: Path, videos: Sequence[tuple[str, Iterator[tuple[int, Maps | None]]]]) -> int:
