@@ -178,7 +178,8 @@ def _kept_at(network: Network) -> Path:
     facts |= {package: version(package) for package in ("torch", "onnx", "onnxscript")}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     here = Path(__file__).parent
-    for source in sorted([*here.glob("*.py"), *(here.parent / "networks").rglob("*.py")]):
+    written_by = [here / name for name in ("graph.py", "facts.py", "onnx_files.py")]
+    for source in sorted([*written_by, *(here.parent / "networks").rglob("*.py")]):
         digest.update(source.read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "tinyhd-pipe" / f"student-{digest.hexdigest()[:16]}.onnx"
