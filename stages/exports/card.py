@@ -222,7 +222,21 @@ def _network_rows(described: Described) -> list[tuple[str, str]]:
         ("parameters", f"{parameters / 1e6:.2f} million"),
         ("GFLOP", f"{gflop:.2f} a window of {WINDOW} frames, {gflop / answered:.3g} a frame"),
         ("input", f"{WINDOW} RGB frames of {y}x{x} (y, x)"),
+        *_in_8_bits(facts.get("int8")),
         ("SHA-256 of the weights", f"`{described.weights.sha256}`"),
+    ]
+
+
+def _in_8_bits(loss: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What 8 bits cost, of a file that computes in them."""
+    if loss is None:
+        return []
+    return [
+        (
+            "8 bits cost",
+            f"KL {loss['kl']:.4f} nats (mean of final maps; largest {loss['worst_kl']:.4f}), CC {loss['cc']:.4f}, NSS "
+            f"{loss['nss']:.2f} for {loss['nss_float32']:.2f}, on {loss['windows']} windows not calibrated on",
+        )
     ]
 
 

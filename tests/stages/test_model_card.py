@@ -22,6 +22,7 @@ from tinyhd_pipe.stages.exports.card import (
 )
 from tinyhd_pipe.stages.exports.facts import facts_of
 from tinyhd_pipe.stages.exports.graph import Graph
+from tinyhd_pipe.stages.exports.int8 import Loss
 from tinyhd_pipe.stages.exports.metrics_files import Metrics, read_metrics
 from tinyhd_pipe.stages.exports.published import facts_of_file
 from tinyhd_pipe.stages.networks.hd2s import HD2S
@@ -133,6 +134,13 @@ def test_a_card_holds_what_the_file_and_the_network_say(described: Described) ->
     ):
         assert said in card
     assert "None" not in card
+
+
+def test_a_card_of_a_file_in_8_bits_says_what_they_cost(described: Described) -> None:
+    assert "8 bits" not in card_of(described, weights="best.safetensors")
+    loss = Loss(0.0123, 0.05, 0.998, 2.5, 2.6, 8, ("a",), ("b",), 0.02)
+    card = card_of(_with(described, facts={**described.facts, "int8": loss.facts()}), weights="best.safetensors")
+    assert "| 8 bits cost | KL 0.0123 nats (mean of final maps; largest 0.0500), CC 0.9980, NSS 2.50 for 2.60," in card
 
 
 def test_operations_are_those_counted_as_the_networks_own_docs_count_them() -> None:
