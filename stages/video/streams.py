@@ -37,7 +37,7 @@ class Stream:
     """One video as it comes."""
 
     id: str
-    """Its name in what is made of it: `stdin`, or the address with `-` for all but letters and digits."""
+    """Its name in what is made of it: `stdin`, or what is `said` with `-` for all but letters and digits."""
     address: str
     """`-`, a device or a URL."""
     format: str | None = None
@@ -45,12 +45,21 @@ class Stream:
     pipe: int = 0
     """The file descriptor that `-` is read from."""
 
+    @property
+    def said(self) -> str:
+        """The address as anyone may read it: without the passwords before an `@` or behind a `?`."""
+        return _public(self.address)
+
+
+def _public(address: str) -> str:
+    return re.sub(r"(?<=://)[^/@]*@", "", address).partition("?")[0] if "://" in address else address
+
 
 def stream_of(text: str) -> Stream | None:
     """The stream that is meant by a word of the command line; None where it is a path. Nothing is opened."""
     if text == "-":
         return Stream("stdin", text)
-    name = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:100]
+    name = re.sub(r"[^A-Za-z0-9]+", "-", _public(text)).strip("-")[:100]
     if re.match(r"[a-z][a-z0-9+]+://", text):
         return Stream(name, text)
     if device := _DEVICE.fullmatch(text):
@@ -69,12 +78,12 @@ class LiveDecoding(Iterator[Picture]):
         """When the frame that was given last is shown, in seconds by the stream's clock."""
         self._pipe = _Pipe(stream.pipe)
         self._container = _open(stream, self._pipe)
-        self._stream = film_of(stream.address, self._container)
+        self._stream = film_of(stream.said, self._container)
         frames = self._decoded()
         first = next(frames, None)
         if first is None:
             self.close()
-            raise VideoError(f"{stream.address}: {self.problem or 'ended without a frame'}; {_ADVICE}")
+            raise VideoError(f"{stream.said}: {self.problem or 'ended without a frame'}; {_ADVICE}")
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.facts = VideoFacts(1, float(rate) if rate else None, first[0].shape[0], first[0].shape[1])
         self._frames = chain([first], frames)
@@ -140,4 +149,4 @@ def _open(stream: Stream, pipe: _Pipe) -> InputContainer:
     except (av.FFmpegError, OSError, ValueError) as error:
         if pipe.interrupted:
             raise pipe.interrupted from None
-        raise VideoError(f"{stream.address}: {reason_of(error)}; {_ADVICE}") from error
+        raise VideoError(f"{stream.said}: {reason_of(error)}; {_ADVICE}") from error

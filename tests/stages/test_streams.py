@@ -222,6 +222,14 @@ def test_what_is_no_stream_is_named_in_a_line(
     assert "Traceback" not in out + err
 
 
+def test_no_password_is_said_or_names_a_folder() -> None:
+    stream = stream_of("rtsp://me:secret@127.0.0.1:1/film?token=secret")
+    assert stream
+    with pytest.raises(VideoError, match=r"^rtsp://127\.0\.0\.1:1/film: ") as raised:
+        Viewing(stream)
+    assert "secret" not in stream.id + str(raised.value)
+
+
 @pytest.mark.parametrize("sent", [b"", b"this is no video" * 1000])
 def test_a_pipe_without_a_video_is_a_line(tmp_path: Path, weights: Path, sent: bytes) -> None:
     with _piped(lambda descriptor: _write(descriptor, sent)) as stream:
@@ -239,7 +247,7 @@ def test_a_pipe_that_ends_within_a_frame_keeps_what_came(tmp_path: Path, weights
 def test_words_that_name_streams_and_words_that_name_files() -> None:
     known = ("-", "/dev/video0", "v4l2:/dev/video1", "rtsp://a:b@c/d?e", "udp://@:1234", "avfoundation:0")
     names = [stream.id for word in known if (stream := stream_of(word))]
-    assert names == ["stdin", "dev-video0", "v4l2-dev-video1", "rtsp-a-b-c-d-e", "udp-1234", "avfoundation-0"]
+    assert names == ["stdin", "dev-video0", "v4l2-dev-video1", "rtsp-c-d", "udp-1234", "avfoundation-0"]
     assert [stream_of(word) for word in ("a.mp4", "/dev/null", "clips", "C:/a.mp4", "a:b.mp4", "--")] == [None] * 6
 
 
