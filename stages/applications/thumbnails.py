@@ -2,7 +2,8 @@
 
 A frame counts by the share of its map that the best crop of a given size holds: much where all look at one thing,
 little where they look about. The decision that is not obvious: this is of a map's form alone and not of its height,
-which a network leaves to chance. Frames are kept apart, so that they are no copies of one moment: within a shot by half
+which a network leaves to chance. Frames in which there is little to see, as while a film fades in, count less, by the
+deviation of their pixels. Frames are kept apart, so that they are no copies of one moment: within a shot by half
 of an even spread, and by a second at least; where that cannot be, there are fewer.
 
 Cost: .3 ms a frame; one candidate is held for each second of the film.
@@ -13,6 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+_ENOUGH = 40.0
+"""Standard deviation of the pixels, in grey levels, of a frame in which there is enough to see."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Candidate:
     top: float
     """Where the crop begins, as a share of the picture's height."""
     left: float
+    worth: float = 0.0
+    """What candidates are chosen by: the score, less of what shows little."""
     place: int = 0
     """Of the frame among all."""
     shot: int = 0
@@ -65,22 +71,24 @@ class BestFrames:
     _began: int = 0
     """Where the second at hand began."""
 
-    def add(self, saliency: NDArray[np.floating], *, starts_shot: bool) -> None:
+    def add(self, saliency: NDArray[np.floating], *, starts_shot: bool, contrast: float = _ENOUGH) -> None:
+        """Take the next frame's map, and the standard deviation of its pixels."""
         found = best_crop(saliency, self.how.zoom)
         place, self._frames = self._frames, self._frames + 1
         self._shot += starts_shot
-        candidate = Candidate(found.score, found.top, found.left, place, self._shot)
+        worth = found.score * min(1.0, contrast / _ENOUGH)
+        candidate = Candidate(found.score, found.top, found.left, worth, place, self._shot)
         if starts_shot or place - self._began >= max(1, round(self.how.apart * self.fps)):
             self._began = place
             self._best.append(candidate)
-        elif candidate.score > self._best[-1].score:
+        elif candidate.worth > self._best[-1].worth:
             self._best[-1] = candidate
 
     def chosen(self) -> list[Candidate]:
         """The best ones that are far enough apart, the best first; fewer than asked for of a short film."""
         distance = max(self.how.apart * self.fps, self._frames / (2 * self.how.count))
         chosen: list[Candidate] = []
-        for candidate in sorted(self._best, key=lambda one: -one.score):
+        for candidate in sorted(self._best, key=lambda one: -one.worth):
             if len(chosen) < self.how.count and _is_apart(candidate, chosen, distance):
                 chosen.append(candidate)
         return chosen

@@ -33,7 +33,9 @@ def thumbnail_folder(viewing: Viewing, path: Path, how: Thumbnails, fps: float) 
     numbers: list[int] = []
 
     def see() -> None:
-        best.add(unseen.popleft(), starts_shot=starts_shot(viewing.changes, len(numbers) - len(unseen) - 1))
+        place = len(numbers) - len(unseen)
+        begins = starts_shot(viewing.changes, place)
+        best.add(unseen.popleft(), starts_shot=begins, contrast=viewing.contrasts[place])
 
     def add(frame: int, saliency: Map) -> None:
         numbers.append(frame)

@@ -30,6 +30,8 @@ class Viewing(Iterator[Picture | None]):
         self.source = source
         self.changes = array("f")
         """How much each frame so far differs from the one before it (shots.py); 0 of the first."""
+        self.contrasts = array("f")
+        """The standard deviation of each frame's pixels so far, in grey levels."""
         self._decoding = LiveDecoding(source) if isinstance(source, Stream) else decode(source)
         self._before = samples(np.zeros((0, 0, 3), np.uint8))
         self._held: list[deque[Shown]] = []
@@ -48,6 +50,7 @@ class Viewing(Iterator[Picture | None]):
         picture = next(self._decoding)
         now = self._before if picture is None else samples(picture)
         self.changes.append(change(self._before, now) if self._before.size else 0.0)
+        self.contrasts.append(float(now.std()) if now.size else 0.0)
         self._before = now
         for pictures in self._held:
             assert picture is not None, "only frames of a folder fail one by one"

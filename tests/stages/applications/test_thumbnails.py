@@ -54,3 +54,12 @@ def test_of_one_moment_there_is_one_but_a_cut_may_lie_between_two() -> None:
 
 def test_of_a_short_film_there_are_fewer() -> None:
     assert _chosen([_spot(8, 9)] * 3, 5) == [0]
+
+
+def test_a_frame_that_shows_little_comes_behind_one_that_shows_more() -> None:
+    for contrast, first in ((40.0, 3), (8.0, 33)):
+        best = BestFrames(Thumbnails(2), 10)
+        for place in range(60):
+            here = _spot(8, 9, 2 if place == 3 else 3 if place == 33 else 14)
+            best.add(here, starts_shot=place == 0, contrast=contrast if place < 20 else 50.0)
+        assert best.chosen()[0].place == first
