@@ -108,7 +108,9 @@ def test_every_option_and_setting_in_the_prose_exists(page: Path) -> None:
         options = {option for word in words for option in re.findall(r"^--[a-z][\w-]*", word.lstrip("[("))}
         assert options <= known, f"{page.name}: `{code}`"
         named = {
-            word for word in re.findall(r"\b[a-z_]+\.[a-z_0-9]+\b(?!\()", code) if word.split(".")[0] in vars(Params())
+            word
+            for word in re.findall(r"(?<![/\w])[a-z_]+\.[a-z_0-9]+\b(?!\()", code)
+            if word.split(".")[0] in vars(Params())
         }
         assert named <= SETTINGS | {f"{group}.py" for group in vars(Params())}, f"{page.name}: `{code}`"
 

@@ -2,6 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
+
+from tinyhd_pipe.stages.reports.words import figure
 
 WIDTH, HEIGHT = 320, 170
 LEFT, RIGHT, TOP, BOTTOM = 38, 10, 10, 24
@@ -39,6 +42,13 @@ class Scale:
         steps = (1,) if len(decades) > 4 else (1, 2, 5)
         found = [step * 10.0**decade for decade in decades for step in steps]
         return [value for value in found if self.low <= value <= self.high]
+
+
+def tick_labels(values: list[float]) -> list[str]:
+    """Round numbers with as many digits as tell them apart, two at least."""
+    step = min((later - earlier for earlier, later in pairwise(values)), default=1.0)
+    digits = max(2, math.ceil(-math.log10(step) - 1e-9))
+    return [figure(value, digits) for value in values]
 
 
 def round_ticks(low: float, high: float, count: int) -> list[float]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tinyhd_pipe.stages.gaze.figures import Evaluation
 from tinyhd_pipe.stages.gaze.scoring import METRICS
-from tinyhd_pipe.stages.reports.axes import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Point, Scale, Tick
+from tinyhd_pipe.stages.reports.axes import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Point, Scale, Tick, tick_labels
 from tinyhd_pipe.stages.reports.words import figure
 
 ROW = 24
@@ -59,7 +59,7 @@ def _strip(scored: Evaluation, metric: str, own: str) -> Strip:
     low, high = min(known), max(known)
     room = (high - low or 1) * 0.06
     scale = Scale(low - room, high + room, 112, WIDTH - RIGHT)
-    marks = []
+    marks, ticks = [], scale.ticks(5)
     for place, (name, mean) in enumerate(means.items()):
         start, end = (scale(bound) if math.isfinite(bound) else None for bound in ends[name])
         interval = f" [{figure(ends[name][0])}, {figure(ends[name][1])}]" if start is not None else ""
@@ -69,7 +69,7 @@ def _strip(scored: Evaluation, metric: str, own: str) -> Strip:
         metric=metric,
         better="lower is better" if metric in LOWER_IS_BETTER else "higher is better",
         marks=tuple(marks),
-        ticks=tuple(Tick(scale(value), figure(value, 2)) for value in scale.ticks(5)),
+        ticks=tuple(Tick(scale(value), label) for value, label in zip(ticks, tick_labels(ticks), strict=True)),
         height=ROW * len(marks) + 26,
     )
 
@@ -120,7 +120,8 @@ def scatter(scored: Evaluation, own: str, other: str, labels: Mapping[str, str])
         for video, (x, y) in pairs.items()
     )
     ticks = tuple(
-        (Tick(across(value), figure(value, 2)), Tick(up(value), figure(value, 2))) for value in across.ticks()
+        (Tick(across(value), label), Tick(up(value), label))
+        for value, label in zip(across.ticks(), tick_labels(across.ticks()), strict=True)
     )
     return Scatter(other, own, dots, ticks, above=sum(y > x for x, y in pairs.values()))
 

@@ -76,6 +76,8 @@ def teacher_rows(run: RunFolder) -> list[Row]:
     teacher = run.facts.get("teacher")
     if not run.is_student:
         return [("learned from", "density maps of where people looked")]
+    if "teacher" not in run.facts:
+        return [("learned from", "the weights file does not say")]
     if teacher is None:
         return [("learned from", "density maps of where people looked, no teacher")]
     teachers = teacher.get("fused", [teacher])

@@ -99,12 +99,12 @@ def chosen(scored: Evaluation, own: str) -> dict[str, str]:
     )
     if not ranked:
         return {}
-    places = {"best": len(ranked) - 1, "median": (len(ranked) - 1) // 2, "worst": 0}
-    found: dict[str, str] = {}
-    for which, place in places.items():
-        if ranked[place][1] not in found.values():
-            found[which] = ranked[place][1]
-    return found
+    places = {"best": len(ranked) - 1}
+    if len(ranked) > 2:
+        places["median"] = (len(ranked) - 1) // 2
+    if len(ranked) > 1:
+        places["worst"] = 0
+    return {which: ranked[place][1] for which, place in places.items()}
 
 
 def draw_gallery(
@@ -175,19 +175,21 @@ def _clip(
 ) -> Clip:
     id_ = video.source.id
     pictures = read_frames(video.source, np.array(frames))
+    width = min(options.panel, pictures.shape[2])
+    size = (width, max(1, round(width * pictures.shape[1] / pictures.shape[2])))
     first = [
-        _loop("frame", f"frames of {id_}", pictures, options),
-        _loop("truth", f"where people looked in {id_}", colour_loop(_truth(video, frames, pictures)), options),
+        _loop("frame", f"frames of {id_}", pictures, size),
+        _loop("truth", f"where people looked in {id_}", colour_loop(_truth(video, frames, pictures)), size),
     ]
     levels: dict[str, tuple[Loop, ...]] = {}
     for name, of in maps.items():
         drawn = {level: colour_loop(stack) for level, stack in of.items()}
-        first.append(_loop(name, f"final map of the {name} on {id_}", drawn[FINAL], options))
+        first.append(_loop(name, f"final map of the {name} on {id_}", drawn[FINAL], size))
         others = [level for level in drawn if level != FINAL]
         levels[name] = tuple(
-            _loop(level.replace("_", " "), f"{level} of the {name} on {id_}", drawn[level], options) for level in others
+            _loop(level.replace("_", " "), f"{level} of the {name} on {id_}", drawn[level], size) for level in others
         )
-    told = ", ".join(f"{name} {figure(cc)}" for name, cc in figures.items())
+    told = "; ".join(f"{name} {figure(cc)}" for name, cc in figures.items())
     step = frames[1] - frames[0] if len(frames) > 1 else 1
     return Clip(
         which, id_, f"CC: {told}. Frames {frames[0]} to {frames[-1]}, every {_nth(step)}.", tuple(first), levels
@@ -205,13 +207,12 @@ def _truth(video: AnnotatedVideo, frames: Sequence[int], pictures: Pictures) -> 
     return np.stack([np.zeros(size, np.float32) if density is None else density for density in densities])
 
 
-def _loop(title: str, told: str, pictures: Pictures, options: ReportOptions) -> Loop:
-    frames, height, width = pictures.shape[:3]
-    scale = min(1.0, options.panel / width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+def _loop(title: str, told: str, pictures: Pictures, size: tuple[int, int]) -> Loop:
+    """`size` (width, height) is that of the frames, whatever grid a map lies on: places in all panels correspond."""
+    frames = len(pictures)
     strip = Image.new("RGB", (size[0] * frames, size[1]))
     for place, picture in enumerate(pictures):
-        strip.paste(Image.fromarray(picture).resize(size, Image.Resampling.BOX), (place * size[0], 0))
+        strip.paste(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR), (place * size[0], 0))
     return Loop(title, told, as_uri(strip), frames, *size)
 
 

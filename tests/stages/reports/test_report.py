@@ -32,6 +32,8 @@ def test_a_whole_run_lacks_nothing_and_holds_all_pictures_itself(copied: Path) -
     shown = re.findall(r'<img src="(.{30})', html)
     assert len(shown) == 3 * (2 + 5 + 6), "frame and truth, five maps of HD2S, six of a student with D1 and D2"
     assert {start.partition(";")[0] for start in shown} == {"data:image/webp"}
+    sizes = re.findall(r'<img src="[^"]+" alt="[^"]+" width="(\d+)" height="(\d+)"', html)
+    assert set(sizes) == {("64", "32")}, "maps have the frames' shape, so that places correspond"
 
 
 def test_figures_are_those_of_the_evaluation(made: Path, tmp_path: Path) -> None:
