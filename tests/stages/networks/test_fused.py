@@ -47,7 +47,7 @@ def _off(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)  # the first call may compile the kernels
 @given(
     inputs=st.integers(1, 9),
     outputs=st.integers(1, 9),
@@ -86,6 +86,7 @@ def test_a_tap_on_the_wrong_frame_would_be_seen() -> None:
     assert _off(kernel(x), layer(x)) > 0.1
 
 
+@settings(deadline=None)
 @given(
     channels=st.integers(1, 5),
     size=st.tuples(st.integers(1, 5), st.integers(1, 7), st.integers(1, 40)),
