@@ -3,7 +3,9 @@
 What is heavy is imported inside, so `--help` answers at once.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,19 +17,19 @@ from tinyhd_pipe.pipeline.given import given_videos
 from tinyhd_pipe.pipeline.options import (
     AllowNoncommercial,
     Device,
+    DumpTeacher,
     Json,
     OneStore,
     Overrides,
     Params,
     Settings,
     SomeWeights,
-    TeacherKind,
     Videos,
 )
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
-    from tinyhd_pipe.pipeline.params import TeacherDump, TeacherEntry
+    from tinyhd_pipe.stages.dump.map_source import MapSource
     from tinyhd_pipe.stages.dump.plan import DumpPlan
     from tinyhd_pipe.stages.networks.network import Network
     from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
@@ -39,7 +41,7 @@ def teacher_dump(
     videos: Videos,
     store: OneStore = None,
     weights: SomeWeights = None,
-    teacher: TeacherKind = "hd2s",
+    teacher: DumpTeacher = "hd2s",
     teachers: Annotated[
         Path | None,
         Option("--teachers", help="YAML list of teachers, each with a store; frames are decoded once.", metavar="FILE"),
@@ -86,11 +88,14 @@ def teacher_dump(
         raise SettingError(
             f"--teachers {teachers}: has stores and weights; without --store, --weights, --plan, --workers"
         )
+    from tinyhd_pipe.pipeline.given_teacher import given_teacher
     from tinyhd_pipe.pipeline.params import TeacherDump, TeacherEntry, group_of, load_params, load_teachers
     from tinyhd_pipe.stages import teacher_dump as stage
 
     keep_freed_memory()
-    group = group_of(load_params(params, overrides), settings, TeacherDump)
+    given = load_params(params, overrides)
+    group = group_of(given, settings, TeacherDump)
+    load = partial(given_teacher, params=given, group=group, device=device)
     options = replace(
         group,
         every=every or group.every,
@@ -100,28 +105,27 @@ def teacher_dump(
         allow_noncommercial=allow_noncommercial or group.allow_noncommercial,
     )
     if teachers is not None:
-        entries, on = load_teachers(teachers), console.device(device)
-        networks = [(entry.store, _load(entry, group, on)) for entry in entries]
-        _dump_several(given_videos(videos), networks, options, as_json=as_json)
+        sources = given_videos(videos)
+        several = [(entry.store, load(entry, sources).maps) for entry in load_teachers(teachers)]
+        _dump_several(sources, several, options, as_json=as_json)
         return
     if store is None or weights is None:
         raise SettingError("--store, --weights: give both, or several teachers with --teachers FILE")
     sources = given_videos(videos)
-    network = _load(TeacherEntry(store, weights, teacher), group, console.device(device))
+    loaded = load(TeacherEntry(store, weights, teacher), sources)
     if plan:
-        _plan_dump(sources, store, network, labels, options, as_json=as_json)
+        _plan_dump(sources, store, loaded.maps, labels, options, as_json=as_json)
         return
     cluster = None
     if workers or scheduler:
         from tinyhd_pipe.stages.dump.cluster import Cluster
-        from tinyhd_pipe.stages.dump.cluster_work import TeacherFile
 
-        cluster = Cluster(TeacherFile.of(network, weights), workers, scheduler)
+        cluster = Cluster(loaded.file, workers, scheduler)
     with console.progress("reading videos") as reading, console.progress("teacher") as advance:
         dumped = stage.teacher_dump(
             sources,
             store,
-            network,
+            loaded.maps,
             options,
             cluster=cluster,
             report=lambda at: advance(at.frames, at.frames_in_all, dump_note(at)),
@@ -132,30 +136,19 @@ def teacher_dump(
         raise Exit(1)
 
 
-def _load(entry: "TeacherEntry", group: "TeacherDump", device: str) -> "Network":
-    """The teacher of a store; one that was begun has decided precision and batch already."""
-    from tinyhd_pipe.stages.networks.network import load_teacher
-    from tinyhd_pipe.store.writer import read_description
-
-    precision, batch = entry.precision or group.precision, entry.batch or group.batch
-    if there := read_description(entry.store):
-        precision = there.teacher.get("precision", precision) if precision == "auto" else precision
-        batch = batch or there.provenance.get("batch")
-    size = entry.size or group.size
-    return load_teacher(
-        entry.teacher, weights=entry.weights, size=size, precision=precision, batch=batch, device=device
-    )
-
-
 def _dump_several(
-    sources: "list[VideoSource]", networks: "list[tuple[str, Network]]", options: "DumpOptions", *, as_json: bool
+    sources: "list[VideoSource]",
+    teachers: "Sequence[tuple[str, Network | MapSource]]",
+    options: "DumpOptions",
+    *,
+    as_json: bool,
 ) -> None:
     from tinyhd_pipe.stages import teacher_dump as stage
     from tinyhd_pipe.stages.dump.dumping import Listeners
 
     with console.progress("reading videos") as reading, console.progress("teachers") as advance:
         listeners = Listeners(lambda at: advance(at.frames, at.frames_in_all, dump_note(at)), reading)
-        several = stage.teachers_dump(sources, networks, options, listeners)
+        several = stage.teachers_dump(sources, teachers, options, listeners)
     for dumped in several:
         _show_dumped(dumped, as_json=False)
     console.result(several, as_json=as_json)
@@ -171,7 +164,7 @@ def dump_note(at: "DumpProgress") -> str:
 def _plan_dump(
     sources: "list[VideoSource]",
     store: str,
-    network: "Network",
+    teacher: "Network | MapSource",
     labels: Path | None,
     options: "DumpOptions",
     *,
@@ -184,7 +177,7 @@ def _plan_dump(
     annotated = find_annotated_videos(labels).videos if labels else ()
     labelled = len(given & {video.source.path.resolve() for video in annotated})
     with console.progress("reading videos") as reading:
-        planned = plan_dump(sources, store, network, options, labelled=labelled, reading=reading)
+        planned = plan_dump(sources, store, teacher, options, labelled=labelled, reading=reading)
     show_plan(planned)
     console.result(planned, as_json=as_json)
 

@@ -126,6 +126,10 @@ SomeMaps = Annotated[
     Path | None, Option("--maps", help="The maps that were imported, instead of --weights.", metavar="DIR")
 ]
 TeacherKind = Annotated[str, Option(help="Kind of the teacher: hd2s or tinyhd.", metavar="KIND")]
+DumpTeacher = Annotated[
+    str,
+    Option(help="Kind of the teacher: hd2s or tinyhd; onnx or torch: a network in a file of these.", metavar="KIND"),
+]
 AllowNoncommercial = Annotated[
     bool,
     Option(

@@ -18,6 +18,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from tinyhd_pipe.stages.settings.evaluate import EvaluateOptions
+from tinyhd_pipe.stages.settings.exported_teacher import ExportedTeacher
 from tinyhd_pipe.stages.settings.from_gaze import FromGazeOptions
 from tinyhd_pipe.stages.settings.predict import PredictOptions
 from tinyhd_pipe.stages.settings.ranges import Count, Size
@@ -68,6 +69,7 @@ class Params:
     sample_data: SampleOptions = field(default_factory=SampleOptions)
     teacher_train: TeacherRecipe = field(default_factory=TeacherRecipe)
     teacher_dump: TeacherDump = field(default_factory=TeacherDump)
+    exported_teacher: ExportedTeacher = field(default_factory=ExportedTeacher)
     assistant_train: StudentRecipe = field(default_factory=StudentRecipe)
     assistant_dump: TeacherDump = field(default_factory=TeacherDump)
     student_train: StudentRecipe = field(default_factory=StudentRecipe)
@@ -86,18 +88,21 @@ class TeacherEntry:
     weights: Path
     """of the network"""
     teacher: str = "hd2s"
-    """kind of the network: hd2s or tinyhd"""
+    """kind of the network: hd2s or tinyhd; onnx or torch: a network in a file of these"""
     size: Size | None = None
     """height and width of its input; that of the settings by default"""
     precision: Literal["float32", "bfloat16", "auto"] | None = None
     """that of the settings by default"""
     batch: Count | None = None
     """that of the settings by default"""
+    exported: ExportedTeacher | None = None
+    """what a file of onnx or torch does not say of itself; exported_teacher of the settings by default"""
 
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 _GROUPS = (
     *(Params, Data, SampleOptions, TeacherRecipe, TeacherDump, StudentRecipe, EvaluateOptions, StoredLevel),
+    ExportedTeacher,
     FromGazeOptions,
     PredictOptions,
     ReportOptions,

@@ -166,6 +166,14 @@ def _teacher_of(store: str, weights: Path, kind: str, device: str) -> "MapSource
     if there.teacher.get("kind") == "maps":
         raise SettingError(f"--weights {weights}: the maps of {store} were imported; give their files with --maps")
     precision, batch = there.teacher.get("precision", "float32"), there.provenance.get("batch")
+    if there.teacher.get("kind") in ("onnx", "torch"):
+        from tinyhd_pipe.stages.dump.exported_loading import load_exported_teacher, told_by_store
+
+        told, size = told_by_store(there.teacher), there.teacher["preprocessing"]["size"]
+        device = "cpu" if there.teacher["kind"] == "onnx" else device
+        return load_exported_teacher(
+            there.teacher["kind"], weights, told, size=(size[0], size[1]), batch=batch, device=device
+        )
     size = there.teacher_grid
     return LiveMaps(load_teacher(kind, weights=weights, size=size, precision=precision, batch=batch, device=device))
 

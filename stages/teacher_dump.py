@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tinyhd_pipe.stages.dump.dumping import Dumped as Dumped
 from tinyhd_pipe.stages.dump.dumping import DumpProgress as DumpProgress
 from tinyhd_pipe.stages.dump.dumping import Listeners, Order, dump, dump_together
-from tinyhd_pipe.stages.dump.map_source import LiveMaps
+from tinyhd_pipe.stages.dump.map_source import MapSource, map_source
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.settings.teacher_dump import DumpOptions
 from tinyhd_pipe.stages.video.sources import VideoSource
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def teachers_dump(
     sources: Sequence[VideoSource],
-    teachers: Sequence[tuple[str, Network]],
+    teachers: Sequence[tuple[str, Network | MapSource]],
     options: DumpOptions,
     listeners: Listeners,
 ) -> list[Dumped]:
@@ -30,13 +30,13 @@ def teachers_dump(
     Stores that are new hold the same videos in their shards, so that they stay in step. Errors as `teacher_dump`: none
     of the stores is begun where one is refused.
     """
-    return dump_together(sources, [Order(url, LiveMaps(teacher), options) for url, teacher in teachers], listeners)
+    return dump_together(sources, [Order(url, map_source(teacher), options) for url, teacher in teachers], listeners)
 
 
 def teacher_dump(
     sources: Sequence[VideoSource],
     url: str,
-    teacher: Network,
+    teacher: Network | MapSource,
     options: DumpOptions = DumpOptions(),
     *,
     cluster: "Cluster | None" = None,
@@ -46,6 +46,7 @@ def teacher_dump(
     """Make the teacher's maps of every video that the store does not have yet.
 
     Arguments:
+        teacher: a network of ours, or another source of maps (dump/map_source.py), as an exported file is.
         url: a folder, or any fsspec URL; made where there is none.
         options: which maps, how they are stored, and what becomes of other videos, of problems and of a store of
             another teacher (refused by default, because a store may have cost weeks). Levels whose
@@ -57,4 +58,4 @@ def teacher_dump(
     can be read at all, ClusterError when there are no workers or they see other files. A video that fails is listed in
     the result and in the store; the others are done.
     """
-    return dump(sources, url, LiveMaps(teacher), options, Listeners(report, reading), cluster)
+    return dump(sources, url, map_source(teacher), options, Listeners(report, reading), cluster)

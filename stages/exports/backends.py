@@ -27,6 +27,7 @@ from tinyhd_pipe.stages.exports.check import checked, windows_of
 from tinyhd_pipe.stages.exports.facts import facts_of
 from tinyhd_pipe.stages.exports.graph import Graph, traced
 from tinyhd_pipe.stages.exports.onnx_files import OnnxNetwork, onnx_model, write_onnx
+from tinyhd_pipe.stages.exports.onnx_guard import look_at
 from tinyhd_pipe.stages.exports.openvino_files import OpenVinoNetwork
 from tinyhd_pipe.stages.exports.packages import NEEDED, Format, needed
 from tinyhd_pipe.stages.exports.torch_files import TorchNetwork
@@ -167,6 +168,7 @@ def _opened(path: Path) -> Runtime:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     if path.suffix == ".onnx":
+        look_at(path)
         return OnnxNetwork(path)
     return OpenVinoNetwork(path, at_once=cores()) if path.suffix == ".xml" else TorchNetwork(path)
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from tinyhd_pipe.stages.exports.facts import KEY, as_text, from_text
+from tinyhd_pipe.stages.exports.torch_guard import safe_archive
 from tinyhd_pipe.store.errors import WeightsError
 from tinyhd_pipe.store.whole_file import write_whole
 
@@ -45,7 +46,7 @@ def operators(program: torch.export.ExportedProgram) -> dict[str, int]:
 class TorchNetwork:
     """A file that is ready to answer, and what it says of itself.
 
-    Raises WeightsError for a file that is not of torch.export or that says nothing of itself.
+    Raises WeightsError for a file that is not of torch.export, that would run code or that says nothing of itself.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +54,7 @@ class TorchNetwork:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                program = torch.export.load(path, extra_files=extra)
+                program = torch.export.load(safe_archive(path), extra_files=extra)
         except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
             said = " ".join(str(error).split())[:160]
             raise WeightsError(f"{path}: not a file of torch.export ({said}); export it again") from error
