@@ -34,6 +34,9 @@ def test_the_wheel_holds_three_packages_below_one_name(wheel: Path) -> None:
     for source in (path for path in kernels.iterdir() if path.suffix in (".c", ".h")):
         assert f"tinyhd_pipe/stages/networks/layers/kernels/{source.name}" in names, "compiled where it is installed"
     assert "tinyhd_pipe/stages/reports/report.html.j2" in names, "the page's template"
+    exports = PROJECT / "stages" / "exports"
+    for source in (exports / "card.md", *(exports / "web-page").iterdir()):
+        assert f"tinyhd_pipe/{source.relative_to(PROJECT).as_posix()}" in names, "what is written beside an export"
     assert not [name for name in names if "test" in name]
 
 
