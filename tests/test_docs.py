@@ -59,7 +59,8 @@ def parse(words: list[str]) -> Any:
     """The parameters of a command of ours as it would take them. Raises what it would say of a mistake."""
     name = next(tuple(words[:length]) for length in (1, 2) if tuple(words[:length]) in COMMANDS)
     # A shell expands patterns, of files that are not here; of png|npy any is meant; what is in brackets may be there.
-    words = [word.replace("*", "all").partition("|")[0].strip("[]") for word in words[len(name) :]]
+    words = [word.replace("*", "all").partition("|")[0] for word in words[len(name) :]]
+    words = [word if "=" in word else word.strip("[]") for word in words]
     arguments = [word for word in words if word != "…"]
     context = COMMANDS[name].make_context(" ".join(name), arguments)
     load_params(None, context.params.get("overrides"))

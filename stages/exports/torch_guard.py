@@ -29,6 +29,8 @@ _PYTHON = re.compile(
 _FILES = ("from_file", "save", "load")
 """Operators of aten that open files have one of these in their names."""
 _NAME = re.compile(r"[A-Za-z_]\w*")
+_PATH = re.compile(r"[\w.-]*")
+"""Names of parameters and buffers."""
 _WORD = re.compile(
     r"[su]\d+|Symbol|positive|integer|nonnegative|True|False|Integer|Rational|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv"
     r"|CleanDiv|CeilToInt|FloorToInt|IntTrueDiv|TruncToInt|ToFloat|Eq|Ne|Lt|Le|Gt|Ge"
@@ -93,6 +95,7 @@ def _refuse_pickles(path: Path, kind: str, parts: dict[str, bytes]) -> None:
     """Tensors are to lie there as bytes, as many as their sizes say."""
     config = json.loads(parts[f"data/{kind}/model_{kind}_config.json"])["config"]
     for name, stored in config.items():
+        _refuse_odd_name(path, name, _PATH)
         if stored["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", stored["path_name"]):
             raise _refused(path, f"a pickle, the {kind[:-1]} {name}")
         numel = math.prod(int(size["as_int"]) for size in stored["tensor_meta"]["sizes"])
@@ -104,6 +107,7 @@ def _plain_program(path: Path, program: dict[str, Any]) -> dict[str, Any]:
     """The program without guards and traces. Raises WeightsError for what is not arithmetic on tensors."""
     program["guards_code"] = []
     module = program["graph_module"]
+    module["treespec_namedtuple_fields"] = {}
     module["module_call_graph"] = [entry for entry in module["module_call_graph"] if entry["fqn"] == ""]
     for node in _nodes(program):
         node["metadata"] = {}
@@ -111,10 +115,10 @@ def _plain_program(path: Path, program: dict[str, Any]) -> dict[str, Any]:
         if not (_OPERATOR.fullmatch(target) or _PYTHON.fullmatch(target)) or any(one in target for one in _FILES):
             raise WeightsError(f"{path}: refused, its operator {target[:60]!r} is none of torch's own on tensors")
     for key, value in _pairs(program):
-        if key in ("as_custom_obj", "as_operator") and value is not None:
+        if key in ("as_custom_obj", "as_operator", "custom_obj_values") and value:
             raise _refused(path, f"an object, {str(value)[:60]}")
-        if key == "name" and value is not None and not (isinstance(value, str) and _NAME.fullmatch(value)):
-            raise _refused(path, f"a name that is none, {str(value)[:60]!r}")
+        if key in ("name", "as_name") or key.endswith("_name"):  # Python is written of these
+            _refuse_odd_name(path, value, _NAME if key in ("name", "as_name") else _PATH)
         if key == "expr_str" and not _is_arithmetic(value):
             raise _refused(path, f"an expression, {str(value)[:60]!r}")
         if key in ("in_spec", "out_spec") and value:
@@ -124,6 +128,11 @@ def _plain_program(path: Path, program: dict[str, Any]) -> dict[str, Any]:
     if any(not _NAME.fullmatch(name) for name in program["range_constraints"]):
         raise _refused(path, "constraints of something that is no size")
     return program
+
+
+def _refuse_odd_name(path: Path, name: Any, pattern: re.Pattern[str]) -> None:
+    if name is not None and not (isinstance(name, str) and pattern.fullmatch(name)):
+        raise _refused(path, f"a name that is none, {str(name)[:60]!r}")
 
 
 def _nodes(part: Any) -> Iterator[dict[str, Any]]:

@@ -114,6 +114,11 @@ def _expression(model: Any) -> None:
     sizes[0] = {"as_expr": {"expr_str": "__import__('os').system('true')", "hint": {"as_int": 2}}}
 
 
+def _parameter(model: Any) -> Any:
+    specs = model["graph_module"]["signature"]["input_specs"]
+    return next(spec["parameter"] for spec in specs if "parameter" in spec)
+
+
 def _huge(model: Any) -> None:
     _graph(model)["tensor_values"]["clip"]["sizes"][1] = {"as_int": 10**12}
 
@@ -140,6 +145,11 @@ def _huge(model: Any) -> None:
         (
             _in_model(lambda model: _graph(model)["inputs"][0]["as_tensor"].update(name="a=print()")),
             "a name that is none",
+        ),
+        (_in_model(lambda model: _parameter(model).update(parameter_name='x"),print(),("')), "a name that is none"),
+        (
+            _in_model(lambda model: _graph(model).update(custom_obj_values={"x": {"class_fqn": "os.system"}})),
+            "an object",
         ),
         (_in_model(_expression), "an expression"),
         (_in_model(_huge), "more than 2,147,483,648 elements"),
