@@ -90,6 +90,9 @@ def load_exported_teacher(
     Raises WeightsError for a file that is unsafe, of another kind, or gives no maps; SettingError for settings that do
     not go together.
     """
+    own = {".onnx": "onnx", ".pt2": "torch"}.get(path.suffix, kind)
+    if own != kind:
+        raise SettingError(f"--teacher {kind}: {path} is a file of {own} by its name; use --teacher {own}")
     graph: GraphFile = (OnnxGraph if kind == "onnx" else TorchGraph)(path, device)
     told = _with_facts(graph, told) if graph.facts else told
     clip, told = _with_shape(graph, told)

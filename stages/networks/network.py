@@ -208,8 +208,9 @@ def load_teacher(
     Raises WeightsError for a file that is missing, unsafe or of another network.
     """
     if kind not in KINDS:
-        where = "is run by teacher-dump alone, here" if kind in ("onnx", "torch") else "is not known:"
-        raise SettingError(f"teacher {kind!r} {where} use hd2s or tinyhd")
+        raise SettingError(
+            f"teacher {kind!r} is not known here: use hd2s or tinyhd; teacher-dump alone takes onnx and torch, too"
+        )
     kind = cast(Kind, kind)
     read = read_weights(weights)
     stored_kind = read.facts.get("kind", kind)

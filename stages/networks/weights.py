@@ -56,6 +56,9 @@ def read_weights(path: str | Path) -> Weights:
     """
     path = Path(path)
     content = _content(path)
+    if path.suffix == ".onnx" or (content.startswith(b"PK\x03\x04") and b"models/model.json" in content):
+        kind = "onnx" if path.suffix == ".onnx" else "torch"
+        raise WeightsError(f"{path}: a whole network, not weights; teacher-dump takes it with --teacher {kind}")
     if content[8:9] == b"{":
         state, facts = _safetensors(path, content)
     elif content.startswith((b"PK\x03\x04", b"\x80")):

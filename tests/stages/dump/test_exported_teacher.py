@@ -1,5 +1,6 @@
 """Exported networks as teachers: every map is of the frames it should be of, what is not as said is refused."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ from tests.exported_networks import (
 from tinyhd_pipe.stages.dump.exported_check import check_moving, check_values, followed_frame
 from tinyhd_pipe.stages.dump.exported_loading import load_exported_teacher
 from tinyhd_pipe.stages.dump.exported_maps import ExportedMaps, as_logits
+from tinyhd_pipe.stages.networks.weights import read_weights
 from tinyhd_pipe.stages.settings.exported_teacher import ExportedTeacher
 from tinyhd_pipe.stages.video.clips import student_window, teacher_window
 from tinyhd_pipe.stages.video.sources import VideoSource
@@ -241,6 +243,24 @@ def test_settings_that_the_file_contradicts_are_refused_in_a_line(
 ) -> None:
     with pytest.raises(SettingError, match=says):
         load_exported_teacher("onnx", mean_of_four, ExportedTeacher(**{"layout": "B T C Y X", **told}))
+
+
+def test_a_file_of_another_kind_says_which_teacher_takes_it(mean_of_four: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"mean\.onnx is a file of onnx by its name; use --teacher onnx"):
+        load_exported_teacher("torch", mean_of_four)
+    path = write_pt2(tmp_path / "net.pt2", Told(lambda clip: clip[:, :, -1].mean(1)), (3, 4, *SIZE))
+    path.rename(tmp_path / "net.pth")
+    for weights, kind in ((tmp_path / "net.pth", "torch"), (mean_of_four, "onnx")):
+        with pytest.raises(WeightsError, match=f"a whole network, not weights; .* --teacher {kind}"):
+            read_weights(weights)
+
+
+def test_without_its_package_a_line_says_what_to_install(mean_of_four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("onnx", "onnxruntime"):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, package, None)
+            with pytest.raises(SettingError, match=rf"{package} is missing; pip install 'tinyhd-pipe\[export\]'"):
+                _mean(mean_of_four)
 
 
 def test_an_identity_differs_wherever_maps_would(mean_of_four: Path) -> None:
