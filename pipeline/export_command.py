@@ -45,14 +45,14 @@ def export(
         ),
     ] = False,
     videos: Annotated[
-        list[Path] | None,
+        list[str] | None,
         Option(help="Videos on whose frames the file is compared with the network; synthetic by default.", **VIDEOS),
     ] = None,
     int8: Annotated[
         bool, Option("--int8", help="In 8 bits, with --format openvino; calibrated on --calibrate, judged on --videos.")
     ] = False,
     calibrate: Annotated[
-        list[Path] | None,
+        list[str] | None,
         Option(
             help="Videos that tell --int8 its ranges; of these every fourth is judged on, without --videos.", **VIDEOS
         ),
@@ -118,7 +118,7 @@ def export(
 
 
 def _int8(
-    calibrate: list[Path] | None, judge: "list[VideoSource]", max_loss: float, *, is_wanted: bool
+    calibrate: list[str] | None, judge: "list[VideoSource]", max_loss: float, *, is_wanted: bool
 ) -> "Int8 | None":
     from tinyhd_pipe.stages.exports.int8 import Int8
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tinyhd_pipe.stages.video.sources import VideoSource
 
 
-def given_videos(paths: Sequence[Path]) -> "list[VideoSource]":
+def given_videos(paths: Sequence[str | Path]) -> "list[VideoSource]":
     """The videos at `paths`; says of each folder how many files in it were not taken, and of which endings.
 
     Raises VideoError where there is none.
@@ -24,6 +24,13 @@ def given_videos(paths: Sequence[Path]) -> "list[VideoSource]":
 
 
 def given_paths(**given: object) -> dict[str, list[str]]:
-    """Option -> the paths and URLs that were given of it, as text; options that were left out are not in it."""
+    """Option -> the paths and URLs that were given of it, as text; options that were left out are not in it.
+
+    URLs are without their passwords: this is written down.
+    """
+    from tinyhd_pipe.stages.video.remote import public
+
     rows = {option: paths if isinstance(paths, list) else [paths] for option, paths in given.items()}
-    return {option: [str(path) for path in paths] for option, paths in rows.items() if paths not in ([None], [])}
+    return {
+        option: [public(str(path)) for path in paths] for option, paths in rows.items() if paths not in ([None], [])
+    }

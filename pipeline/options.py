@@ -73,27 +73,27 @@ def repeated(arguments: Sequence[str], parameters: Sequence[Any]) -> list[str]:
     return spelled
 
 
-def expanded(paths: list[Path] | None) -> list[Path] | None:
-    """Patterns that no shell has expanded (quoted, or on Windows), as the files that they match."""
+def expanded(paths: list[str] | None) -> list[str] | None:
+    """Patterns that no shell has expanded (quoted, or on Windows), as the files that they match; URLs as they are."""
     if paths is None:
         return None
     found = []
     for path in paths:
-        if path.exists() or not glob.has_magic(str(path)):
+        if "://" in path or Path(path).exists() or not glob.has_magic(path):
             found.append(path)
-        elif matches := sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207
-            found += map(Path, matches)
+        elif matches := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207
+            found += matches
         else:
             raise SettingError(f"{path}: no file matches this pattern; give videos, or folders of videos or frames")
     return found
 
 
 VIDEOS: Any = {"metavar": "PATH…", "callback": expanded}
-Videos = Annotated[list[Path], Option(help="Video files, folders of videos, folders of frames.", **VIDEOS)]
-DumpedVideos = Annotated[list[Path], Option(help="The videos that were dumped, given as they were then.", **VIDEOS)]
-SomeVideos = Annotated[
-    list[Path] | None, Option(help="The videos that were dumped, given as they were then.", **VIDEOS)
+Videos = Annotated[
+    list[str], Option(help="Video files, folders of videos, folders of frames; tars; s3://… and other URLs.", **VIDEOS)
 ]
+DumpedVideos = Annotated[list[str], Option(help="The videos that were dumped, given as they were then.", **VIDEOS)]
+SomeVideos = Annotated[list[str] | None, Option(help="The videos that were dumped, given as they were then.", **VIDEOS)]
 Layout = Annotated[
     str | None,
     Option(

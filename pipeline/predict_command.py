@@ -27,7 +27,7 @@ def predict(
     videos: Annotated[
         list[str],
         Argument(
-            help="Video files, folders of videos, folders of frames; - for a pipe, /dev/video0, rtsp://… as they come.",
+            help="Videos, folders of them or of frames, tars, s3://…; -, a pipe, /dev/video0, rtsp://… as they come.",
             metavar="PATH…",
         ),
     ],
@@ -135,9 +135,9 @@ def _given(words: list[str], out: Path) -> "list[VideoSource | Stream]":
     from tinyhd_pipe.stages.video.streams import stream_of
 
     streams = {word: stream for word in words if (stream := stream_of(word))}
-    paths = expanded([Path(word) for word in words if word not in streams]) or []
+    paths = expanded([word for word in words if word not in streams]) or []
     found = given_videos(paths) if paths else []
-    return [*(source for source in found if out.resolve() not in source.path.resolve().parents), *streams.values()]
+    return [*(s for s in found if s.remote or out.resolve() not in s.path.resolve().parents), *streams.values()]
 
 
 def _reframing(shape: str, options: "PredictOptions") -> "Reframing":

@@ -178,7 +178,7 @@ def _teacher_of(store: str, weights: Path, kind: str, device: str) -> "MapSource
     return LiveMaps(load_teacher(kind, weights=weights, size=size, precision=precision, batch=batch, device=device))
 
 
-def _given_maps_of(store: str, maps: Path, videos: list[Path] | None) -> "MapSource":
+def _given_maps_of(store: str, maps: Path, videos: list[str] | None) -> "MapSource":
     """The files of maps, read as they were when they were imported."""
     from tinyhd_pipe.stages.dump.map_files import Credit
     from tinyhd_pipe.stages.store_import import find_given_maps
@@ -193,7 +193,7 @@ def _given_maps_of(store: str, maps: Path, videos: list[Path] | None) -> "MapSou
     return find_given_maps(maps, given_videos(videos or []), credit, size=there.teacher_grid, first=first).maps
 
 
-def _repair(store: str, source: "MapSource | None", videos: list[Path] | None) -> "Repaired":
+def _repair(store: str, source: "MapSource | None", videos: list[str] | None) -> "Repaired":
     from tinyhd_pipe.stages.dump.store_check import repair_store
 
     sources = given_videos(videos) if videos else []
@@ -204,7 +204,7 @@ def _repair(store: str, source: "MapSource | None", videos: list[Path] | None) -
     return repaired
 
 
-def _sample(store: str, source: "MapSource", videos: list[Path] | None, frames: int, seed: int) -> "Sampled":
+def _sample(store: str, source: "MapSource", videos: list[str] | None, frames: int, seed: int) -> "Sampled":
     from tinyhd_pipe.stages.dump.store_check import FAR, sample_store
 
     with console.progress("frames") as advance:

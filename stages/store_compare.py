@@ -196,6 +196,6 @@ def _frame(source: VideoSource | None, store: Store, each: FrameDifference, size
     if source is None:
         return np.zeros((*size, 3), np.uint8)
     if digest(source) != store.video(each.video).digest:
-        raise VideoError(f"{source.path}: changed since the teachers saw it; give the file of then, or no --videos")
+        raise VideoError(f"{source.where}: changed since the teachers saw it; give the file of then, or no --videos")
     picture: NDArray[np.uint8] = read_frames(source, np.array([each.frame]))[0]
     return picture

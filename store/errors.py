@@ -13,6 +13,10 @@ class VideoError(TinyHDError):
     """A path without video, or a video that cannot be decoded."""
 
 
+class FetchError(VideoError):
+    """A video elsewhere that cannot be fetched now, which says nothing of the video: a rerun may have it."""
+
+
 class WeightsError(TinyHDError):
     """A weights file that is missing, truncated, unsafe to read, or of another network."""
 

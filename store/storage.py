@@ -100,6 +100,20 @@ def absolute(text: str) -> str:
     return text if is_remote(text) else str(Path(text.removeprefix(_LOCAL)).absolute())
 
 
+def filesystem_of(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it. Raises `StoreError` where a package is missing for it."""
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        advice = "pip install 'tinyhd-pipe[s3]' for s3://, else the package that fsspec names"
+        raise StoreError(f"{url}: cannot be opened: {error}: {advice}") from error
+    except ValueError as error:
+        raise StoreError(f"{url}: cannot be opened: {error}; expected a folder, or a URL that fsspec knows") from error
+    return files, str(path)
+
+
 class LocalStorage:
     """A folder of the local disk."""
 
@@ -210,19 +224,9 @@ class RemoteStorage:
     """A folder of any fsspec file system."""
 
     def __init__(self, url: str) -> None:
-        import fsspec
-
         self.url = url
-        try:
-            self._files, root = fsspec.core.url_to_fs(url)
-            self._root = root.rstrip("/")
-        except ImportError as error:
-            advice = "pip install 'tinyhd-pipe[s3]' for s3://, else the package that fsspec names"
-            raise StoreError(f"{url}: cannot be opened: {error}: {advice}") from error
-        except ValueError as error:
-            raise StoreError(
-                f"{url}: cannot be opened: {error}; expected a folder, or a URL that fsspec knows"
-            ) from error
+        self._files, root = filesystem_of(url)
+        self._root = root.rstrip("/")
 
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}"

@@ -109,7 +109,7 @@ def bench_predict(
         frames = sum(1 for _ in decode(clip))
         if frames < FEWEST:
             raise SettingError(
-                f"{source.path}: {frames} frames of it decode, expected at least {FEWEST}: give a longer one"
+                f"{source.where}: {frames} frames of it decode, expected at least {FEWEST}: give a longer one"
             )
         judged = frozenset(range(0, frames, -(-frames // JUDGED)))
         right = dict(predicted_maps(published, clip, judged))

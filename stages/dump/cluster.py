@@ -111,7 +111,10 @@ def make_shards(
 
 def _submit(client: Client, order: Order, task: ShardTask, sources: Mapping[str, VideoSource]) -> "Future[Made]":
     needed = {member.id: sources[member.id] for member in task.to_make}
-    absolute = {video: replace(source, path=source.path.absolute()) for video, source in needed.items()}
+    absolute = {
+        video: source if source.remote else replace(source, path=source.path.absolute())
+        for video, source in needed.items()
+    }
     return client.submit(make_shard_once, order, task, absolute, key=f"shard-{task.number}-{order.topic}", pure=False)
 
 

@@ -129,7 +129,8 @@ def _make(order: Order, task: ShardTask, sources: Mapping[str, VideoSource], wor
 def _refuse_other_files(order: Order, sources: Mapping[str, VideoSource], worker: Worker) -> None:
     """A worker without our disk would list every video as missing, and write a store of its own."""
     where = f"worker at {worker.address}"
-    for path in (*(source.path for source in sources.values()), *map(Path, order.teacher.files)):
+    here = (source.path for source in sources.values() if not source.remote)
+    for path in (*here, *map(Path, order.teacher.files)):
         if not path.exists():
             raise ClusterError(f"{path}: not seen by the {where}: give all workers the same files")
     there = read_description(order.writer.url)

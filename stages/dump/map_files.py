@@ -110,7 +110,7 @@ class MapFiles:
         """The maps of a video as they lie there. Raises VideoError where there are none, or no files of maps."""
         place = self.places.get(source.id)
         if place is None:
-            raise VideoError(f"{source.path}: has no maps among those given")
+            raise VideoError(f"{source.where}: has no maps among those given")
         try:
             return given_maps(place, source, self.first)
         except DataError as error:

@@ -24,7 +24,7 @@ from tinyhd_pipe.stages.networks.teacher_maps import BATCHES_AHEAD
 from tinyhd_pipe.stages.video.decoding import Decoding, Picture, VideoFacts, decode, probe
 from tinyhd_pipe.stages.video.sources import VideoSource
 from tinyhd_pipe.store.encoding import Floats
-from tinyhd_pipe.store.errors import VideoError
+from tinyhd_pipe.store.errors import FetchError, VideoError
 from tinyhd_pipe.store.numbering import Numbering
 from tinyhd_pipe.store.plan import ShardTask
 from tinyhd_pipe.store.shard import ShardWriter
@@ -132,6 +132,8 @@ def _steps(jobs: Sequence[Job], sources: Iterable[VideoSource]) -> Iterator[_Beg
     for source in sources:
         try:
             facts = probe(source)
+        except FetchError:  # says nothing of the video, which a rerun makes
+            raise
         except VideoError as error:
             yield _Nothing(source, _problem(source, error))
             continue
@@ -141,6 +143,8 @@ def _steps(jobs: Sequence[Job], sources: Iterable[VideoSource]) -> Iterator[_Beg
             lacking = yield from _in_step(jobs, source, decoding)
             problems = ["; ".join(filter(None, (decoding.problem, lack))) for lack in lacking]
             yield _End(decoding.frames, problems, decoding.numbering)
+        except FetchError:
+            raise
         except VideoError as error:  # it was replaced or lost after it was looked at
             yield _End(decoding.frames, [_problem(source, error)] * len(jobs), decoding.numbering)
 
@@ -178,7 +182,7 @@ class _Counted(Iterator[Picture | None]):
 
 
 def _problem(source: VideoSource, error: VideoError) -> str:
-    return str(error).removeprefix(f"{source.path}: ")
+    return str(error).removeprefix(f"{source.where}: ")
 
 
 def _done(

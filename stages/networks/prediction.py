@@ -105,7 +105,7 @@ def predict_frame(network: Network, source: VideoSource, frame: int) -> NDArray[
     numbers = frame_numbers(source)
     place = int(np.searchsorted(numbers, frame))
     if place == len(numbers) or numbers[place] != frame:
-        raise VideoError(f"{source.path}: no frame {frame}; it has {len(numbers)} frames up to {numbers[-1]}")
+        raise VideoError(f"{source.where}: no frame {frame}; it has {len(numbers)} frames up to {numbers[-1]}")
     window = teacher_window(place, len(numbers)) if network.kind == "hd2s" else student_window(place)
     wanted, where = np.unique(window, return_inverse=True)
     maps = network(network.preprocess(read_frames(source, numbers[wanted])[where]))["final"][0]

@@ -79,7 +79,7 @@ def the_same_video(store: Store, video: str, sources: Sequence[VideoSource]) -> 
         if digest(source) == wanted:
             return source
         if source.id == video:
-            raise VideoError(f"{source.path}: changed since the teacher saw it; give the file of then, or no --videos")
+            raise VideoError(f"{source.where}: changed since the teacher saw it; give the file of then, or no --videos")
     raise VideoError(f"{video}: not among the {len(sources)} videos given; give the video that was dumped")
 
 

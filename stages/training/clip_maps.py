@@ -84,7 +84,7 @@ class ClipMaps(Dataset[Item]):
         video, end = self._ends[index].tolist()
         source, row = self._videos[video]
         if kept_digest(source) != row.digest:
-            raise DataError(f"{source.path}: changed since the teacher saw it; run teacher-dump again")
+            raise DataError(f"{source.where}: changed since the teacher saw it; run teacher-dump again")
         places, where = np.unique(student_window(end, self._window), return_inverse=True)
         clip = self._scaling.prepare(read_frames(source, row.numbering.numbers(places)))[:, where]
         maps = self._targets.read(source.id, row.numbering.numbers([end]), size=self._scaling.size)

@@ -125,10 +125,10 @@ class FrameReader:
         Raises VideoError for a frame that does not decode, DataError for a video that is not the one whose maps are
         known: its content is looked at when it is first read, so that a run over many videos begins at once.
         """
-        key = str(video.source.path)
+        key = video.source.where
         if key not in self._kept:
             if video.digest is not None and kept_digest(video.source) != video.digest:
-                raise DataError(f"{video.source.path}: changed since the teacher saw it; run teacher-dump again")
+                raise DataError(f"{video.source.where}: changed since the teacher saw it; run teacher-dump again")
             pictures = read_frames(video.source, video.numbering.numbers(places))
             self._keep(key, video, pictures[0].nbytes)
             return pictures

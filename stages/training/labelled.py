@@ -93,7 +93,7 @@ def _look_at(video: AnnotatedVideo) -> _Looked:
         return _Looked(video.source.id, None, str(error), {})
     if learned.usable is None or learned.usable.any():
         return _Looked(video.source.id, learned, None, maps)
-    return _Looked(video.source.id, None, f"{video.source.path}: no frame has a density map to learn from", maps)
+    return _Looked(video.source.id, None, f"{video.source.where}: no frame has a density map to learn from", maps)
 
 
 def _training_video(video: AnnotatedVideo) -> tuple[TrainingVideo, Mapping[str, int]]:

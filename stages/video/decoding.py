@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import cast
 
 import av
@@ -26,7 +27,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from tinyhd_pipe.stages.video.cut_off import cut_off
 from tinyhd_pipe.stages.video.frame_folders import Picture as Picture
 from tinyhd_pipe.stages.video.frame_folders import broken_pictures, folder_size, read_image
-from tinyhd_pipe.stages.video.sources import VideoSource, frame_files, frame_names, is_lfs_pointer
+from tinyhd_pipe.stages.video.sources import VideoSource, at_hand, frame_files, frame_names, is_lfs_pointer
 from tinyhd_pipe.store.errors import TinyHDError, VideoError
 from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
 
@@ -130,12 +131,12 @@ class Decoding(Iterator[Picture | None]):
                     if frame.key_frame:
                         self.key_frames.append(self.frames)
                     yield picture
-                self.problem = cut_off(end, source.path, container, stream)
+                self.problem = cut_off(end, Path(container.name), container, stream)
             except Exception as error:  # whatever FFmpeg or PyAV raises is about this video alone
                 reason = f"the next one does not decode ({reason_of(error)})"
                 self.problem = f"ends after {self.frames} frames, {reason}"
         if not self.frames:
-            raise VideoError(f"{source.path}: {self.problem or 'it holds no frame'}; {_ADVICE}")
+            raise VideoError(f"{source.where}: {self.problem or 'it holds no frame'}; {_ADVICE}")
 
     def _of_folder(self, source: VideoSource) -> Iterator[Picture | None]:
         size = folder_size(source)
@@ -178,26 +179,26 @@ def opened(source: VideoSource) -> Iterator[tuple[InputContainer, av.VideoStream
             work on others. Only `av.FFmpegError` passes, for callers that keep what came before it.
     """
     try:
-        with _container(source) as container:
-            yield container, film_of(source.path, container)
+        with at_hand(source) as path, _container(path, source.where) as container:
+            yield container, film_of(source.where, container)
     except (TinyHDError, av.FFmpegError):
         raise
     except Exception as error:
-        raise VideoError(f"{source.path}: {reason_of(error)}; {_ADVICE}") from error
+        raise VideoError(f"{source.where}: {reason_of(error)}; {_ADVICE}") from error
 
 
-def _container(source: VideoSource) -> InputContainer:
+def _container(path: Path, where: str) -> InputContainer:
     try:
-        if source.path.stat().st_size == 0:
-            raise VideoError(f"{source.path}: the file is empty; {_ADVICE}")
-        if is_lfs_pointer(source.path):
-            raise VideoError(f"{source.path}: a Git LFS pointer, not the video itself; run git lfs pull")
+        if path.stat().st_size == 0:
+            raise VideoError(f"{where}: the file is empty; {_ADVICE}")
+        if is_lfs_pointer(path):
+            raise VideoError(f"{where}: a Git LFS pointer, not the video itself; run git lfs pull")
         # An absolute path, so that no name (a:b.mp4) is taken for a network protocol.
-        return av.open(str(source.path.absolute()), metadata_errors="replace")
+        return av.open(str(path.absolute()), metadata_errors="replace")
     except OSError as error:
-        raise VideoError(f"{source.path}: {error.strerror}; {_ADVICE}") from error
+        raise VideoError(f"{where}: {error.strerror}; {_ADVICE}") from error
     except av.FFmpegError as error:
-        raise VideoError(f"{source.path}: not a video ({error.strerror}); {_ADVICE}") from error
+        raise VideoError(f"{where}: not a video ({error.strerror}); {_ADVICE}") from error
 
 
 def film_of(name: object, container: InputContainer) -> av.VideoStream:

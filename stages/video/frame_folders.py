@@ -43,8 +43,8 @@ def folder_size(source: VideoSource) -> Size:
             if picture is not None:
                 return picture.shape[0], picture.shape[1]
     if files and all(map(is_lfs_pointer, files)):
-        raise VideoError(f"{source.path}: holds Git LFS pointers, not the pictures themselves; run git lfs pull")
-    raise VideoError(f"{source.path}: none of its pictures decodes; copy them again or leave it out")
+        raise VideoError(f"{source.where}: holds Git LFS pointers, not the pictures themselves; run git lfs pull")
+    raise VideoError(f"{source.where}: none of its pictures decodes; copy them again or leave it out")
 
 
 def _size_by_header(path: Path) -> Size | None:

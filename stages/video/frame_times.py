@@ -63,7 +63,7 @@ def shown_frames(source: VideoSource, *, fps: float | None = None) -> ShownFrame
     if times is not None and fps is None and _increases(times):
         last = np.median(np.diff(times)) if len(times) > 1 else 1 / (rate or 30.0)
         starts = np.append(times, times[-1] + last)
-    return ShownFrames(str(source.path), starts, size, numbers, labels, timed=rate is not None)
+    return ShownFrames(source.where, starts, size, numbers, labels, timed=rate is not None)
 
 
 def _names_of_file(frames: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -92,6 +92,6 @@ def _times_of_packets(source: VideoSource) -> NDArray[np.float64]:
             stamps = [packet.pts for packet in container.demux(stream) if packet.size]
         except av.FFmpegError as error:
             if not stamps:
-                raise VideoError(f"{source.path}: no packet of it can be read ({error.strerror})") from error
+                raise VideoError(f"{source.where}: no packet of it can be read ({error.strerror})") from error
     times = np.sort(np.array([np.nan if stamp is None else stamp * base for stamp in stamps]))
     return times - times[0] if len(times) else times

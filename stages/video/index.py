@@ -122,7 +122,7 @@ def frame_numbers(source: VideoSource) -> npt.NDArray[np.int64]:
 def _check_range(source: VideoSource, numbers: Sequence[int], frames: int) -> None:
     for number in (numbers[0], numbers[-1]):
         if not 0 <= number < frames:
-            raise VideoError(f"{source.path}: no frame {number}; expected 0 to {frames - 1}, as many as decode")
+            raise VideoError(f"{source.where}: no frame {number}; expected 0 to {frames - 1}, as many as decode")
 
 
 def _of_folder(source: VideoSource, numbers: Sequence[int]) -> list[Picture]:
@@ -148,7 +148,7 @@ def _check_there(source: VideoSource, numbers: Sequence[int], places: Sequence[i
         if place < 0:
             first, last = numbering_of(source).numbers([0, frames - 1])
             raise VideoError(
-                f"{source.path}: no frame {number}; by the names of its pictures it has {frames} frames between "
+                f"{source.where}: no frame {number}; by the names of its pictures it has {frames} frames between "
                 f"{first} and {last}"
             )
 
@@ -183,10 +183,12 @@ def _kept_index(source: VideoSource, length: int, changed: int) -> FrameIndex:
 
 def _state(source: VideoSource) -> tuple[int, int]:
     """What changes when a file is replaced: its length and the time of its last change, in nanoseconds."""
+    if source.remote:  # its version is part of it
+        return source.remote.length, 0
     try:
         stat = source.path.stat()
     except OSError as error:
-        raise VideoError(f"{source.path}: {error.strerror}; expected a video that can be read") from error
+        raise VideoError(f"{source.where}: {error.strerror}; expected a video that can be read") from error
     return stat.st_size, stat.st_mtime_ns
 
 
@@ -198,7 +200,7 @@ def _of_file(source: VideoSource, numbers: Sequence[int], index: FrameIndex) -> 
         pictures = _decoded_from(source, entry, numbers, index)
         if pictures is not None:
             return pictures
-    raise VideoError(f"{source.path}: changed since it was indexed; run again with the file as it now is")
+    raise VideoError(f"{source.where}: changed since it was indexed; run again with the file as it now is")
 
 
 def _decoded_from(

@@ -13,11 +13,13 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tinyhd_pipe.stages.video.names import escaped
 from tinyhd_pipe.stages.video.numbers import NumberedNames, numbered_names
+from tinyhd_pipe.stages.video.remote import Remote, is_elsewhere, listing, public, urls_at
 from tinyhd_pipe.store.errors import VideoError
 from tinyhd_pipe.store.numbering import AS_THEY_COME, Numbering
 
@@ -25,6 +27,10 @@ VIDEO_SUFFIXES = (
     *(".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265"),
     *(".hevc", ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mp4v"),
     *(".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+)
+_EXPECTED = (
+    "expected files named .mp4, .avi, .mkv, .mov, .webm or with one of "
+    f"{len(VIDEO_SUFFIXES) - 5} other endings of videos"
 )
 IMAGE_SUFFIXES = (
     *(".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".tga"),
@@ -57,15 +63,24 @@ class VideoSource:
     id: str
     """Its name in the store: the path below the folder that was given, with `/` and suffix, escaped (names.py)."""
     path: Path
+    """Where it lies; of one that is fetched no path of this machine, but a name (see `at_hand`)."""
     is_frame_folder: bool = False
     """True where the video is a folder of pictures, one for each frame."""
+    remote: Remote | None = None
+    """Where it is fetched from; None where it is a file or folder of this machine."""
+
+    @property
+    def where(self) -> str:
+        """Path or URL, as messages name it."""
+        return self.remote.where if self.remote else str(self.path)
 
 
 @dataclass(frozen=True)
 class LeftOut:
     """Files below a folder that belong to no video that was found there."""
 
-    folder: Path
+    folder: Path | str
+    """A URL is text."""
     endings: Mapping[str, int]
     """Ending in small letters, with its dot, to how many files have it, the most first; "" for those without one."""
 
@@ -95,6 +110,9 @@ def find_videos(paths: Sequence[str | Path]) -> list[VideoSource]:
     `lost+found`) are passed over, and below the given folder so are those of ground truth. A `.ts` that holds
     text is no video.
 
+    A URL is a file, a folder or, with `*`, a pattern, and a tar (local or behind a URL) is taken as a folder of its
+    members; folders of pictures are not looked for there. Such videos are fetched when they are decoded.
+
     An id is the path below the given folder, or the name of what was given itself. Where different videos
     would have the same id, each gets the name of the folder that was given in front: `natural/0068.AVI`.
 
@@ -112,16 +130,15 @@ def search_videos(paths: Sequence[str | Path]) -> Found:
     """
     found: defaultdict[str, list[tuple[str, VideoSource]]] = defaultdict(list)
     left_out = []
-    for root in map(Path, paths):
-        folder = root.resolve() if root.is_dir() else root.resolve().parent
-        videos, passed_over = _videos_at(root)
+    for root in (place for path in paths for place in urls_at(str(path).removeprefix("file://"))):
+        folder, videos, passed_over = _videos_elsewhere(root) if is_elsewhere(root) else _videos_at(Path(root))
         if passed_over:
             endings = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
-            left_out.append(LeftOut(root, dict(endings)))
+            left_out.append(LeftOut(public(root) if is_elsewhere(root) else Path(root), dict(endings)))
         for source in videos:
             known = found[source.id]
-            if not any(_is_same_file(source.path, other.path) for _, other in known):
-                known.append((escaped(folder.name), source))
+            if not any(_is_same_file(source, other) for _, other in known):
+                known.append((escaped(folder), source))
     return Found(tuple(sorted(_named(found.values()))), tuple(left_out))
 
 
@@ -132,22 +149,43 @@ def _named(found: Iterable[list[tuple[str, VideoSource]]]) -> list[VideoSource]:
         for folder_name, source in same_id:
             id_ = f"{folder_name}/{source.id}" if len(same_id) > 1 else source.id
             if id_ in named:
-                raise VideoError(f"{source.path} and {named[id_].path} would both be {id_}: rename a folder")
+                raise VideoError(f"{source.where} and {named[id_].where} would both be {id_}: rename a folder")
             named[id_] = replace(source, id=id_)
     return list(named.values())
 
 
-def _is_same_file(one: Path, other: Path) -> bool:
+def _is_same_file(one: VideoSource, other: VideoSource) -> bool:
+    if one.remote or other.remote:
+        return one.remote == other.remote
     try:
-        return one.samefile(other)
+        return one.path.samefile(other.path)
     except OSError:  # a link to nowhere: whoever reads it says so
         return False
 
 
-def _videos_at(root: Path) -> tuple[list[VideoSource], Counter[str]]:
-    """The videos at a path, and how many files below it belong to none, by their endings."""
+def _videos_elsewhere(url: str) -> tuple[str, list[VideoSource], Counter[str]]:
+    """What `_videos_at` gives of a path, of a URL or a tar."""
+    there = listing(url)
+    counted = {name: remote for name, remote in there.files.items() if there.is_file or _counts(name)}
+    videos = {n: remote for n, remote in counted.items() if there.is_file or _has_suffix(n, VIDEO_SUFFIXES)}
+    if not videos:
+        raise VideoError(f"{public(url)}: no video in it; {_EXPECTED}")
+    found = [VideoSource(escaped(name), Path(remote.where), remote=remote) for name, remote in videos.items()]
+    return there.folder, found, Counter(PurePosixPath(n).suffix.lower() for n in counted.keys() - videos.keys())
+
+
+def _counts(name: str) -> bool:
+    """Whether a file below a URL is neither annotation nor what systems leave behind."""
+    *folders, last = name.split("/")
+    return not _is_left_behind(last, LEFT_BEHIND_FILES) and not any(
+        _is_left_behind(folder, LEFT_BEHIND_FOLDERS) or folder in GROUND_TRUTH_FOLDERS for folder in folders
+    )
+
+
+def _videos_at(root: Path) -> tuple[str, list[VideoSource], Counter[str]]:
+    """The name of the folder of a path, the videos there, and how many files belong to none, by their endings."""
     if root.is_file():
-        return [VideoSource(escaped(root.name), root)], Counter()
+        return root.resolve().parent.name, [VideoSource(escaped(root.name), root)], Counter()
     if not root.is_dir():
         raise VideoError(f"{root}: no such file or folder; expected a video, or a folder of videos or frames")
     found: list[VideoSource] = []
@@ -161,11 +199,8 @@ def _videos_at(root: Path) -> tuple[list[VideoSource], Counter[str]]:
             found.append(VideoSource(escaped(name), folder, is_frame_folder=True))
         left_out.update(Path(name).suffix.lower() for name in set(files).difference(videos, frames))
     if not found:
-        raise VideoError(
-            f"{root}: no video in it; expected files named .mp4, .avi, .mkv, .mov, .webm or with one of "
-            f"{len(VIDEO_SUFFIXES) - 5} other endings of videos, or folders of pictures"
-        )
-    return found, left_out
+        raise VideoError(f"{root}: no video in it; {_EXPECTED}, or folders of pictures")
+    return root.resolve().name, found, left_out
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str], bool]]:
@@ -262,6 +297,21 @@ def _one_of_each(names: Iterable[str]) -> list[str]:
     return list(taken.values())
 
 
+@contextmanager
+def at_hand(source: VideoSource) -> Iterator[Path]:
+    """The video as a file or folder of this machine, which stays as long as the context lasts.
+
+    Raises VideoError where it must be fetched and cannot be (kept_videos.py).
+    """
+    if source.remote is None:
+        yield source.path
+        return
+    from tinyhd_pipe.stages.video.kept_videos import held
+
+    with held(source.remote) as path:
+        yield path
+
+
 def digest(source: VideoSource) -> str:
     """SHA-256 of a video's content in hex; of a frame folder, over names, lengths and bytes in frame order.
 
@@ -272,7 +322,7 @@ def digest(source: VideoSource) -> str:
     """
     try:
         if not source.is_frame_folder:
-            with source.path.open("rb") as file:
+            with at_hand(source) as path, path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         total = hashlib.sha256()
         for path in frame_files(source):
@@ -282,4 +332,4 @@ def digest(source: VideoSource) -> str:
             total.update(f"numbered {runs}".encode())
         return total.hexdigest()
     except OSError as error:
-        raise VideoError(f"{source.path}: {error.strerror}; expected a video that can be read") from error
+        raise VideoError(f"{source.where}: {error.strerror}; expected a video that can be read") from error

@@ -22,6 +22,7 @@ import av
 from av.container import InputContainer
 
 from tinyhd_pipe.stages.video.decoding import Picture, RgbConverter, VideoFacts, film_of, reason_of
+from tinyhd_pipe.stages.video.remote import public
 from tinyhd_pipe.store.errors import SettingError, VideoError
 
 _SILENCE = 10.0
@@ -29,6 +30,8 @@ _SILENCE = 10.0
 _LOOKED_AT = {"analyzeduration": "1000000", "probesize": "1000000"}
 """Microseconds and bytes that FFmpeg reads to know what it has; of a live one its five seconds would all be delay."""
 _DEVICE = re.compile(r"(?P<format>v4l2|avfoundation|dshow|gdigrab|x11grab|lavfi|fbdev|alsa):(?P<name>.+)")
+_FILES = re.compile(r"(s3a?|gs|gcs|abfss?|az|adl|hdfs|webhdfs|oci|memory)://|[a-z0-9+]+://[^?]*\.tar(\?|$)")
+"""URLs of object stores, and tars: they hold files, which are fetched (remote.py), and FFmpeg knows neither."""
 _ADVICE = "expected a pipe, a camera or an address from which FFmpeg reads a video as it comes"
 
 
@@ -48,19 +51,15 @@ class Stream:
     @property
     def said(self) -> str:
         """The address as anyone may read it: without the passwords before an `@` or behind a `?`."""
-        return _public(self.address)
-
-
-def _public(address: str) -> str:
-    return re.sub(r"(?<=://)[^/@]*@", "", address).partition("?")[0] if "://" in address else address
+        return public(self.address)
 
 
 def stream_of(text: str) -> Stream | None:
     """The stream that is meant by a word of the command line; None where it is a path. Nothing is opened."""
     if text == "-":
         return Stream("stdin", text)
-    name = re.sub(r"[^A-Za-z0-9]+", "-", _public(text)).strip("-")[:100]
-    if re.match(r"[a-z][a-z0-9+]+://", text):
+    name = re.sub(r"[^A-Za-z0-9]+", "-", public(text)).strip("-")[:100]
+    if re.match(r"[a-z][a-z0-9+]+://", text) and not _FILES.match(text):
         return Stream(name, text)
     if device := _DEVICE.fullmatch(text):
         return Stream(name, device["name"], device["format"])
