@@ -86,7 +86,9 @@ def _wrong(maps: ExportedMaps, level: str, found: str, expected: str) -> Weights
 def check_moving(maps: ExportedMaps) -> list[str]:
     """A warning where maps do not follow a moving dot in the frames that they are said to be of."""
     rule = maps.rule
-    if rule.frames == 1 or maps.states:  # such a map is of the frame that was shown last
+    if (
+        rule.frames == 1 or maps.states or maps.graph.facts
+    ):  # maps are of the frame shown last, or were compared already
         return []
     found = followed_frame(maps)
     if found is None:
