@@ -69,6 +69,8 @@ def shown_by(picture: NDArray[Any] | Tensor) -> int:
 class Shows(nn.Module):
     """Answers with what the last frame of a window shows."""
 
+    outputs = 1
+
     def forward(self, clip: Tensor) -> dict[str, Tensor]:
         return {"final": 8 * (clip[:, 0, -1] - 40 / 255) / (200 / 255) - 5}  # (B, H, W)
 
