@@ -28,7 +28,7 @@ TINY: dict[str, dict[str, Any]] = {
 }
 KEPT = ("store", "stages", "pipeline", ".dvc/config", ".dvc/.gitignore", ".dvc/plots")
 KEPT_FILES = ("dvc.yaml", ".dvcignore", ".gitignore", "Makefile")
-MAKE_RUN = ("make", "run", "--old-file=.venv/bin/dvc")
+MAKE_RUN = ("make", "--no-print-directory", "run", "--old-file=.venv/bin/dvc")
 """What users type; the option spares an environment of its own."""
 
 

@@ -21,7 +21,9 @@ from tinyhd_pipe.store.errors import WeightsError
 
 LARGEST = 2**31
 """Elements of the largest tensor that a graph may declare."""
-_OPERATOR = re.compile(r"torch\.ops\.(aten|prims)\.\w+\.\w+|torch\.ops\.higher_order\.wrap_with_set_grad_enabled")
+_OPERATOR = re.compile(
+    r"torch\.ops\.(aten|prims)\.\w+\.\w+|torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)"
+)  # what these two wrap is a graph of its own, whose nodes are looked at, too
 _PYTHON = re.compile(
     r"_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pos|pow|eq|ne|le|ge|lt|gt|and_|or_)"
     r"|math\.(ceil|floor|trunc)|torch\.sym_(max|min|float|int|ite|not|sum)"
@@ -131,7 +133,7 @@ def _plain_program(path: Path, program: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_odd_name(path: Path, name: Any, pattern: re.Pattern[str]) -> None:
-    if name is not None and not (isinstance(name, str) and pattern.fullmatch(name)):
+    if name not in (None, "") and not (isinstance(name, str) and pattern.fullmatch(name)):
         raise _refused(path, f"a name that is none, {str(name)[:60]!r}")
 
 

@@ -78,7 +78,7 @@ def test_curves_and_videos_are_drawn_with_their_titles_and_axes(checkout: Path) 
 
 def test_an_experiment_is_run_shown_and_compared_with_what_was_before(checkout: Path) -> None:
     ran = stages_run_by(checkout, "dvc", "exp", "run", "--name", "wider", "-S", "student_train.reduction=2")
-    assert ran == {"student_train", "evaluate"}
+    assert ran == {"student_train", "evaluate", "report"}
     settings = output_of(checkout, "dvc", "params", "diff").splitlines()
     assert [line.split() for line in settings[1:]] == [["params.yaml", "student_train.reduction", "4", "2"]]
     figures = output_of(checkout, "dvc", "metrics", "diff").splitlines()
@@ -101,7 +101,7 @@ def test_an_assistant_between_teacher_and_student_is_switched_on_by_two_settings
     assert forgotten.returncode != 0
 
     ran = stages_run_by(checkout, "dvc", "exp", "run", "--name", "assisted", *switched_on)
-    assert ran == {"assistant_train@rc2", "assistant_dump@rc2", "student_train", "evaluate"}
+    assert ran == {"assistant_train@rc2", "assistant_dump@rc2", "student_train", "evaluate", "report"}
     teacher, student = (_losses(checkout / "runs" / name) for name in ("rc2", "student"))
     assert student - teacher == {"loss_d2", "loss_d3"}
     assert student >= teacher

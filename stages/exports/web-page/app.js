@@ -174,7 +174,7 @@ function shownAt(time, before) {
       clearTimeout(patience);
       resolve(frame.mediaTime);
     });
-    video.addEventListener("seeked", () => (patience = setTimeout(() => resolve(before), 400)), { once: true });
+    video.addEventListener("seeked", () => (patience = setTimeout(() => resolve(before), 1500)), { once: true });
     video.currentTime = time;
   });
 }
