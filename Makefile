@@ -40,7 +40,7 @@ figures: run
 
 # Two files at a time, each in one thread, which takes half as long as one after another in two.
 test: $(VENV)/bin/pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 lint: $(VENV)/bin/pytest
 	$(BIN)/ruff format --check .
