@@ -22,9 +22,15 @@ from tinyhd_pipe.pipeline.options import (
     OneStore,
     Overrides,
     Params,
+    Plan,
+    Prune,
+    RetryProblems,
+    Scheduler,
     Settings,
     SomeWeights,
     Videos,
+    Workers,
+    refuse_both,
 )
 from tinyhd_pipe.store.errors import SettingError
 
@@ -46,22 +52,14 @@ def teacher_dump(
         Path | None,
         Option("--teachers", help="YAML list of teachers, each with a store; frames are decoded once.", metavar="FILE"),
     ] = None,
-    plan: Annotated[bool, Option("--plan", help="Say what there is to do and what it takes; write nothing.")] = False,
+    plan: Plan = False,
     labels: Annotated[
         Path | None, Option(help="For --plan: labelled clips among the videos, in the DHF1K layout.", metavar="DIR")
     ] = None,
-    retry_problems: Annotated[
-        bool, Option("--retry-problems", help="Make videos again that the store lists with a problem.")
-    ] = False,
-    prune: Annotated[
-        bool, Option("--prune", help="Drop the maps of videos that are not given; they are kept otherwise.")
-    ] = False,
-    workers: Annotated[
-        int | None, Option(min=1, help="Share the work among that many processes of this machine (Dask).", metavar="N")
-    ] = None,
-    scheduler: Annotated[
-        str | None, Option(help="Dask scheduler whose workers do the work: tcp://10.0.0.1:8786.", metavar="ADDRESS")
-    ] = None,
+    retry_problems: RetryProblems = False,
+    prune: Prune = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     every: Annotated[
         int | None,
         Option(min=1, help="Dump frames 0, N, 2N, ... only; goes before the setting of that name.", metavar="N"),
@@ -82,8 +80,7 @@ def teacher_dump(
     tinyhd-pipe teacher-dump --videos clips/ --store maps.zarr --teacher hd2s --weights hd2s.pt
     tinyhd-pipe teacher-dump --videos clips/ --teachers teachers.yaml
     """
-    if workers is not None and scheduler is not None:
-        raise SettingError(f"--workers {workers} and --scheduler {scheduler}: give one of them")
+    refuse_both(workers, scheduler)
     if teachers is not None and (store or weights or plan or workers or scheduler):
         raise SettingError(
             f"--teachers {teachers}: has stores and weights; without --store, --weights, --plan, --workers"

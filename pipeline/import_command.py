@@ -12,7 +12,21 @@ from typer import Exit, Option
 from tinyhd_pipe.pipeline import console
 from tinyhd_pipe.pipeline.dump_command import dump_note, show_plan
 from tinyhd_pipe.pipeline.given import given_videos
-from tinyhd_pipe.pipeline.options import AllowNoncommercial, Json, MapsFolder, Overrides, Params, Store, Videos
+from tinyhd_pipe.pipeline.options import (
+    AllowNoncommercial,
+    Json,
+    MapsFolder,
+    Overrides,
+    Params,
+    Plan,
+    Prune,
+    RetryProblems,
+    Scheduler,
+    Store,
+    Videos,
+    Workers,
+    refuse_both,
+)
 from tinyhd_pipe.store.errors import SettingError
 
 if TYPE_CHECKING:
@@ -37,19 +51,11 @@ def import_maps(
         int | None, Option(min=0, help="The number in the name of frame 0's map: 1, or 0 where one is 0.", metavar="N")
     ] = None,
     every: Annotated[int | None, Option(min=1, help="Take the maps of frames 0, N, 2N, ... only.", metavar="N")] = None,
-    plan: Annotated[bool, Option("--plan", help="Say what there is to do and what it takes; write nothing.")] = False,
-    retry_problems: Annotated[
-        bool, Option("--retry-problems", help="Import videos again that the store lists with a problem.")
-    ] = False,
-    prune: Annotated[
-        bool, Option("--prune", help="Drop the maps of videos that are not given; they are kept otherwise.")
-    ] = False,
-    workers: Annotated[
-        int | None, Option(min=1, help="Share the work among that many processes of this machine (Dask).", metavar="N")
-    ] = None,
-    scheduler: Annotated[
-        str | None, Option(help="Dask scheduler whose workers do the work: tcp://10.0.0.1:8786.", metavar="ADDRESS")
-    ] = None,
+    plan: Plan = False,
+    retry_problems: RetryProblems = False,
+    prune: Prune = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     allow_noncommercial: AllowNoncommercial = False,
     params: Params = None,
     overrides: Overrides = None,
@@ -62,8 +68,7 @@ def import_maps(
 
     Fidelity, size and shards are those of teacher_dump in the settings.
     """
-    if workers is not None and scheduler is not None:
-        raise SettingError(f"--workers {workers} and --scheduler {scheduler}: give one of them")
+    refuse_both(workers, scheduler)
     for option, text in (("--teacher-name", teacher_name), ("--licence", licence)):
         if not text.strip() or not text.isprintable():
             raise SettingError(f"{option} {text!r}: expected one line of text")

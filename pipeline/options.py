@@ -137,6 +137,17 @@ AllowNoncommercial = Annotated[
         help="The terms forbid commercial use, of students, too, and you know; asked once, where a store begins.",
     ),
 ]
+RetryProblems = Annotated[
+    bool, Option("--retry-problems", help="Make videos again that the store lists with a problem.")
+]
+Prune = Annotated[bool, Option("--prune", help="Drop the maps of videos that are not given; they are kept otherwise.")]
+Workers = Annotated[
+    int | None, Option(min=1, help="Share the work among that many processes of this machine (Dask).", metavar="N")
+]
+Scheduler = Annotated[
+    str | None, Option(help="Dask scheduler whose workers do the work: tcp://10.0.0.1:8786.", metavar="ADDRESS")
+]
+Plan = Annotated[bool, Option("--plan", help="Say what there is to do and what it takes; write nothing.")]
 Params = Annotated[
     Path | None,
     Option("--params", help="YAML file with settings; what it leaves out has the published value.", metavar="FILE"),
@@ -169,3 +180,9 @@ TensorBoard = Annotated[
     bool, Option("--tensorboard", help="Log for TensorBoard, too: tensorboard --logdir of the run's folder.")
 ]
 RunFolder = Annotated[Path, Option(help="Folder for weights and history.", metavar="DIR")]
+
+
+def refuse_both(workers: int | None, scheduler: str | None) -> None:
+    """Raise SettingError where the work is to be shared in two ways at once."""
+    if workers is not None and scheduler is not None:
+        raise SettingError(f"--workers {workers} and --scheduler {scheduler}: give one of them")

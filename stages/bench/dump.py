@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from tinyhd_pipe.stages.bench.machine import machine
-from tinyhd_pipe.stages.bench.ways import Way, way_of
+from tinyhd_pipe.stages.bench.ways import Way, in_turn, way_of
 from tinyhd_pipe.stages.dump.fidelity import kl_of, to_size
 from tinyhd_pipe.stages.dump.shard_work import make_shard
 from tinyhd_pipe.stages.networks.levels import LEVELS
@@ -143,7 +143,7 @@ def bench_dump(
             ways[f"ours, {fastest.precision}, one window at a time"] = partial(ours, replace(fastest, batch=1))
         ways[f"ours, {fastest.precision}"] = partial(ours, fastest)
         ways[f"teacher alone, {fastest.precision}"] = _teacher_alone(fastest, clips)
-        speeds = _interleaved(ways, rounds, report)
+        speeds = in_turn(ways, rounds, report)
     *_, dump, alone = speeds.values()
     return DumpBenchmark(
         agreements=tuple(agreements),
@@ -275,16 +275,3 @@ def _teacher_alone(teacher: Network, clips: Sequence[_Clip]) -> Callable[[], flo
         return frames / (time.perf_counter() - started)
 
     return way
-
-
-def _interleaved(
-    ways: Mapping[str, Callable[[], float]], rounds: int, report: Callable[[int, int, str], None]
-) -> dict[str, list[float]]:
-    """Frames a second of each way in each round; kernels were chosen and caches filled when maps were compared."""
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    for done in range(rounds):
-        for name, way in ways.items():
-            report(done + 1, rounds + 1, f"round {done + 1}: {name}")
-            speeds[name].append(way())
-    report(rounds + 1, rounds + 1, "")
-    return speeds

@@ -23,7 +23,7 @@ from PIL import Image
 
 from tinyhd_pipe.stages.bench.machine import machine
 from tinyhd_pipe.stages.bench.matlab_metrics import matlab_scores
-from tinyhd_pipe.stages.bench.ways import Way, way_of
+from tinyhd_pipe.stages.bench.ways import Way, in_turn, way_of
 from tinyhd_pipe.stages.gaze.annotated import AnnotatedVideo
 from tinyhd_pipe.stages.gaze.protocols import PROTOCOLS, Protocol
 from tinyhd_pipe.stages.gaze.scoring import Map, Scores, Scoring, Truth, scores_of
@@ -83,12 +83,12 @@ def bench_metrics(
     """Compare the ways on made-up frames of `size` (y, x).
 
     Arguments:
-        report: told (rounds done, rounds in all, what comes next).
+        report: told (steps done, steps in all, what comes next).
 
     Raises TinyHDError where figures do not agree: then no time is worth a look.
     """
     made = [_made_up(size, seed) for seed in range(frames)]
-    report(0, rounds, "comparing figures")
+    report(0, rounds + 1, "comparing figures")
     pysaliency, missing = _pysaliency()
     agreement = _agreement(made, pysaliency)
     dhf1k = partial(_ours, PROTOCOLS["dhf1k"])
@@ -104,15 +104,14 @@ def bench_metrics(
             return scoring.scores(video, at, made[at].small)
 
         ways["ours, as evaluate goes, from files"] = lambda: list(in_parallel(from_files, iter(range(frames)), cores()))
-        speeds: dict[str, list[float]] = {name: [] for name in ways}
-        for done in range(rounds):
-            for name, way in ways.items():
-                report(done, rounds, name)
-                scoring.gaze.kept.clear()
-                started = time.perf_counter()
-                way()
-                speeds[name].append(frames / (time.perf_counter() - started))
-    report(rounds, rounds, "")
+
+        def timed(way: Callable[[], object]) -> float:
+            scoring.gaze.kept.clear()
+            started = time.perf_counter()
+            way()
+            return frames / (time.perf_counter() - started)
+
+        speeds = in_turn({name: partial(timed, way) for name, way in ways.items()}, rounds, report)
     slowest = next(iter(speeds.values()))
     return MetricsBenchmark(
         ways=tuple(way_of(name, each, slowest) for name, each in speeds.items()),

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from tinyhd_pipe.stages.bench.machine import machine
-from tinyhd_pipe.stages.bench.ways import Way, way_of
+from tinyhd_pipe.stages.bench.ways import Way, in_turn, way_of
 from tinyhd_pipe.stages.exports.backends import load_exported, with_backend
 from tinyhd_pipe.stages.exports.packages import Format
 from tinyhd_pipe.stages.networks.inference import scaled_frames
@@ -121,7 +121,7 @@ def bench_predict(
             ways[f"{name}, network alone"] = partial(_alone, fastest(network), _held(network, clip))
         ways["decoding and scaling alone"] = partial(_decoded, student, clip)
         ways["pictures alone"] = partial(_pictured, list(right.values()), folder)
-        speeds = _interleaved(ways, rounds, report)
+        speeds = in_turn(ways, rounds, report)
     shape = next(decode(source))
     assert shape is not None, "which was written above"
     return PredictBenchmark(
@@ -215,15 +215,3 @@ def _pictured(maps: Sequence[NDArray[np.float32]], folder: Path) -> float:
         for frame, saliency in enumerate(maps):
             add(frame, saliency)
     return len(maps) / (time.perf_counter() - started)
-
-
-def _interleaved(
-    ways: Mapping[str, Callable[[], float]], rounds: int, report: Callable[[int, int, str], None]
-) -> dict[str, list[float]]:
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    for done in range(rounds):
-        for name, way in ways.items():
-            report(done + 1, rounds + 1, name)
-            speeds[name].append(way())
-    report(rounds + 1, rounds + 1, "")
-    return speeds

@@ -1,9 +1,5 @@
 """An overlay is the original with its maps over it: upright, in step, with its sound, and whole."""
 
-import os
-import signal
-import threading
-import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.interrupting import interrupted_once_there
 from tests.small_dumps import clip, write_teacher
 from tests.video_files import number_of, numbered, pictures_of, source_of, write
 from tinyhd_pipe.pipeline.app import run
@@ -131,17 +128,9 @@ def test_ctrl_c_leaves_what_there_is_of_an_overlay_to_be_played(
 ) -> None:
     write_video(tmp_path / "film.mp4", clip(600, 0))
     map_ = tmp_path / "maps/film.mp4/0101.png"  # each frame's picture comes before its place in the film
-
-    def interrupt() -> None:
-        while not map_.exists():
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    waiting = threading.Thread(target=interrupt, daemon=True)
-    waiting.start()
     command = f"predict {tmp_path / 'film.mp4'} --weights {weights} --out {tmp_path / 'maps'} --overlay".split()
-    assert run(command) == 130
-    waiting.join()
+    with interrupted_once_there(map_):
+        assert run(command) == 130
     partial = tmp_path / "maps/film.mp4.overlay.partial.mp4"
     decoding = decode(source_of(partial))
     assert 100 <= len(list(decoding)) < 600

@@ -1,10 +1,6 @@
 """A reframed film shows what is looked at, when the original does, with its sound; and a table says where it was."""
 
 import csv
-import os
-import signal
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.interrupting import interrupted_once_there
 from tests.small_dumps import clip, write_teacher
 from tests.video_files import number_of, numbered, pictures_of, source_of, write
 from tinyhd_pipe.pipeline.app import run
@@ -132,17 +129,9 @@ def test_ctrl_c_leaves_what_there_is_of_a_reframed_film_to_be_played(
 ) -> None:
     write_video(tmp_path / "film.mp4", clip(600, 0))
     map_ = tmp_path / "maps/film.mp4/0141.png"
-
-    def interrupt() -> None:
-        while not map_.exists():
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    waiting = threading.Thread(target=interrupt, daemon=True)
-    waiting.start()
     command = f"predict {tmp_path / 'film.mp4'} --weights {weights} --out {tmp_path / 'maps'} --reframe 1:1".split()
-    assert run(command) == 130
-    waiting.join()
+    with interrupted_once_there(map_):
+        assert run(command) == 130
     left = sorted(path.name for path in (tmp_path / "maps").iterdir())
     assert left == ["film.mp4", "film.mp4.1x1.partial.mp4", "film.mp4.json"]
     assert 60 < len(pictures_of(source_of(tmp_path / "maps/film.mp4.1x1.partial.mp4"))) < 600

@@ -12,6 +12,8 @@ const heat = $("heat").getContext("2d");
 const picture = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 const RAINBOW = [[0, 0, 255], [0, 200, 255], [60, 220, 60], [255, 220, 0], [255, 0, 0]]; // as predict --colours rainbow
 const MOST_KEPT = 6000; // maps, 50 kB each
+const PATIENCE = 1500; // ms, for a frame that may not be shown again
+const SLACK = 1e-3; // s, between a time that is sought and that of a frame there
 
 /** Maps that "Every frame" has made: time of the frame -> bytes (y, x), the brightest 255. */
 export const kept = new Map();
@@ -166,15 +168,23 @@ async function* stepped() {
 }
 
 /** Seek, and resolve with the time of the frame that is there; a browser that does not show a frame again says nothing
- *  for a while, and that is `before`. */
+ *  for a while, and that is `before`. A frame behind `time` was on its way from the film that played until now, unless
+ *  nothing follows it: then the film begins there. */
 function shownAt(time, before) {
   return new Promise((resolve) => {
-    let patience;
-    video.requestVideoFrameCallback((_, frame) => {
-      clearTimeout(patience);
-      resolve(frame.mediaTime);
-    });
-    video.addEventListener("seeked", () => (patience = setTimeout(() => resolve(before), 1500)), { once: true });
+    let [last, asked] = [before, 0];
+    const ask = () => (asked = video.requestVideoFrameCallback(shown));
+    const shown = (_, frame) => {
+      last = frame.mediaTime;
+      if (last > time + SLACK) ask();
+      else resolve(last);
+    };
+    const giveUp = () => {
+      video.cancelVideoFrameCallback(asked);
+      resolve(last);
+    };
+    ask();
+    video.addEventListener("seeked", () => setTimeout(giveUp, PATIENCE), { once: true });
     video.currentTime = time;
   });
 }
