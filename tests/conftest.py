@@ -50,13 +50,6 @@ def _skip_what_needs_a_gpu(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.skip(reason=f"needs an NVIDIA GPU: {item.name}"))
 
 
-@pytest.fixture(autouse=True)
-def _signals_as_python_has_them() -> None:
-    """Whatever a library has made of them in an earlier test: by the system's defaults either ends the process."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real clips, published weights and golden maps."""

@@ -2,12 +2,14 @@
 
 The decision that is not obvious: weights stay float32, which OpenVINO would halve when it saves, and inference is asked
 to be float32, which it would not be on a processor with units for bfloat16. It is made of the ONNX graph, so that there
-is one graph to check. Cost: as long as that takes, and a tenth of a second.
+is one graph to check. One `Core` serves the whole process (`_only`): otherwise Ctrl-C may end it without a word. Cost: as
+long as the ONNX graph takes, and a tenth of a second.
 """
 
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,23 @@ from tinyhd_pipe.store.errors import WeightsError
 
 def openvino_model(onnx_model: Any) -> Any:
     """An `onnx.ModelProto` as an `openvino.Model`, without facts. Raises SettingError where the package is missing."""
-    return needed("openvino", "--format openvino").Core().read_model(onnx_model.SerializeToString())
+    return _core("--format openvino").read_model(onnx_model.SerializeToString())
+
+
+def _core(what: str) -> Any:
+    """OpenVINO itself, for `what`. Raises SettingError where the package is missing."""
+    return _only(needed("openvino", what))
+
+
+@cache
+def _only(openvino: Any) -> Any:
+    """The one Core of this process, which is never let go.
+
+    OpenVINO's part for CPUs gives the thread that wakes it another stack to take signals on, and frees that stack when
+    the last network goes, in whichever thread that is. From another thread, the first one is left with memory that is
+    gone, and the next signal that it takes kills the process (2026.4 on Linux).
+    """
+    return openvino.Core()
 
 
 def write_openvino(model: Any, facts: Mapping[str, Any], path: Path) -> None:
@@ -51,8 +69,7 @@ class OpenVinoNetwork:
     """
 
     def __init__(self, path: Path, *, at_once: int = 1) -> None:
-        openvino = needed("openvino", f"{path.name}")
-        core = openvino.Core()
+        core = _core(path.name)
         try:
             model = core.read_model(path)
             place = [KEY] if path.suffix == ".xml" else ["framework", KEY]

@@ -59,7 +59,7 @@ def test_maps_that_are_not_the_published_ones_end_it_before_anything_is_timed(
         "predicted_maps",
         lambda *of: (asked.append(of), (made if len(asked) == 1 else another)(*of))[1],
     )
-    monkeypatch.setattr(bench_predict, "_interleaved", None)
+    monkeypatch.setattr(bench_predict, "in_turn", None)
     assert _bench(place) == 1
     assert "torch: maps differ from the published ones by" in capsys.readouterr().err
 
