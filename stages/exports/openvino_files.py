@@ -2,8 +2,8 @@
 
 The decision that is not obvious: weights stay float32, which OpenVINO would halve when it saves, and inference is asked
 to be float32, which it would not be on a processor with units for bfloat16. It is made of the ONNX graph, so that there
-is one graph to check. One `Core` serves the whole process (`_only`): otherwise Ctrl-C may end it without a word. Cost: as
-long as the ONNX graph takes, and a tenth of a second.
+is one graph to check. One `Core` serves the whole process (`_only`): otherwise Ctrl-C may end it without a word. Cost:
+as long as the ONNX graph takes, and a tenth of a second.
 """
 
 import tempfile
