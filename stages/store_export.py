@@ -20,6 +20,7 @@ from tinyhd_pipe.stages.networks.licence import NONE_STATED
 from tinyhd_pipe.stages.pictures.contact_sheet import the_same_video
 from tinyhd_pipe.stages.predictions.exported import (
     frames_file,
+    key_in_tars,
     maps_of,
     pyarrow,
     write_array,
@@ -99,12 +100,14 @@ def export_store(
     """Write the maps of a store below a folder; what is there and has not changed stays.
 
     `report` is told (frames done, frames in all, file at hand). Raises StoreError where there is no store, SettingError
-    for levels that it does not have, or for a folder that holds something else, VideoError where videos are given, and
-    one of the store's is not among them or has changed.
+    for levels that it does not have, for a folder that holds something else, or for two videos of one name in tars,
+    VideoError where videos are given, and one of the store's is not among them or has changed.
     """
     store = open_store(url)
     if wanted.format == "parquet":
         pyarrow()  # says that it is missing before anything is written
+    if wanted.format == "webdataset":
+        _refuse_one_name_for_two(store.videos)
     if unknown := [level for level in wanted.levels if level not in store.levels]:
         raise SettingError(f"--levels {unknown[0]}: {url} has {', '.join(store.levels)}")
     wanted = replace(wanted, size=wanted.size or store.description.teacher_grid)
@@ -126,6 +129,18 @@ def export_store(
     without = tuple(row.id for row in rows if row.rows <= len(row.failed))
     frames = written // len(wanted.levels) if wanted.format in ("png", "npy") else written
     return Exported(out, len(having), frames, len(todo), len(units) - len(todo), without)
+
+
+def _refuse_one_name_for_two(videos: Sequence[str]) -> None:
+    """Raise SettingError where readers of tars would take the samples of two videos for those of one."""
+    taken: dict[str, str] = {}
+    for video in videos:
+        other = taken.setdefault(key_in_tars(video), video)
+        if other != video:
+            raise SettingError(
+                f"--format webdataset: {other} and {video} are both {key_in_tars(video)} in tars, where names have no "
+                "dot; use another format, or dump one of them under another name"
+            )
 
 
 def _frames(unit: _Unit) -> int:

@@ -8,6 +8,7 @@ run side by side (overlap.py). Cost: a copy of the weights; maps differ from the
 """
 
 import ctypes
+import functools
 import threading
 from copy import deepcopy
 
@@ -101,6 +102,7 @@ def _in_blocks(layer: nn.Conv3d, block: int) -> tuple[Tensor, Tensor]:
     return weight.view(-1, block, inputs).transpose(1, 2).contiguous(), nn.functional.pad(bias, (0, more))
 
 
+@functools.cache
 def _library() -> ctypes.CDLL:
     library = kernels().library
     assert isinstance(library, ctypes.CDLL)  # `fused` asks first

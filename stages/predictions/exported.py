@@ -93,7 +93,7 @@ def write_tar(
     count = 0
     with tarfile.open(path, "w") as tar:
         for video, maps in videos:
-            key = video.replace(".", "_")
+            key = key_in_tars(video)
             shown = _shown(sources[video]) if video in sources else None
             for frame, several in maps:
                 if several is None:
@@ -106,6 +106,11 @@ def write_tar(
                 _add(tar, f"{name}.json", json.dumps({"video": video, "frame": frame}).encode())
                 count += 1
     return count
+
+
+def key_in_tars(video: str) -> str:
+    """What a video's samples are named by."""
+    return video.replace(".", "_")
 
 
 def _shown(source: VideoSource) -> Iterator[tuple[int, Picture | None]]:

@@ -207,6 +207,14 @@ def test_what_was_exported_is_imported_for_the_same_frames(store: Store, tmp_pat
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.99
 
 
+def test_two_videos_that_tars_would_take_for_one_are_refused(tmp_path: Path) -> None:
+    write_store(tmp_path / "s.zarr", {"a.b.mp4": 3, "a_b.mp4": 3})
+    with pytest.raises(SettingError, match=r"webdataset: a\.b\.mp4 and a_b\.mp4 are both a_b_mp4 in tars"):
+        export_store(str(tmp_path / "s.zarr"), tmp_path / "out", ExportWanted("webdataset"))
+    assert not (tmp_path / "out").exists()
+    assert export_store(str(tmp_path / "s.zarr"), tmp_path / "out", ExportWanted("npy")).videos == 2
+
+
 @pytest.mark.slow
 def test_an_export_that_is_killed_goes_on_and_ends_with_the_files_of_one_that_never_was(tmp_path: Path) -> None:
     write_store(tmp_path / "s.zarr", {f"{number}.mp4": 40 for number in range(6)})
