@@ -214,7 +214,17 @@ class Decoding:
 
     def lift(self, name: str, x: Tensor) -> Tensor:
         """Adapt, then shuffle to the next finer scale: (B, C, T, H, W) -> (B, C', time T, 2H, 2W)."""
+        if self.fused:
+            lifted: Tensor = self.adapters[name](x, lifts=self.time)
+            return lifted
         return self.shuffle(self.adapt(name, x))
+
+    def adapt_doubled(self, name: str, x: Tensor) -> Tensor:
+        """Double, then adapt: (B, C, T, H, W) -> (B, C', time T or half of it, 2H, 2W)."""
+        if self.fused and not self.shuffles_features:
+            adapted: Tensor = self.adapters[name](x, finer=(self.time, 2))
+            return adapted
+        return self.adapt(name, self.double(x))
 
     def shuffle(self, x: Tensor) -> Tensor:
         """Bring a node to the next finer scale: (B, 4C, T, H, W) -> (B, C, time T, 2H, 2W)."""
@@ -243,7 +253,7 @@ def d2_map(d2: Decoding, features: Scales[Tensor]) -> Tensor:
     x = d2.lift("sixteenth_to_eighth", features.sixteenth) + features.eighth
     x = d2.lift("eighth_to_quarter", x) + d2.adapt("skip_quarter", features.quarter)
     x = d2.lift("quarter_to_half", x) + d2.adapt("skip_half_1", d2.adapt("skip_half_0", features.half))
-    return d2.adapt("map", d2.double(d2.adapt("join_half", x)))
+    return d2.adapt_doubled("map", d2.adapt("join_half", x))
 
 
 def d3_map(d3: Decoding, features: Scales[Tensor]) -> Tensor:
@@ -252,7 +262,7 @@ def d3_map(d3: Decoding, features: Scales[Tensor]) -> Tensor:
     quarter = d3.adapt("skip_quarter_0", features.quarter) + d3.double(features.eighth)
     eighth = d3.adapt("skip_eighth_0", features.eighth) + d3.double(features.sixteenth)
 
-    full = d3.adapt("skip_full_1", d3.double(features.half)) + d3.lift("half_to_full", half)
+    full = d3.adapt_doubled("skip_full_1", features.half) + d3.lift("half_to_full", half)
     half = d3.adapt("skip_half_1", half) + d3.lift("quarter_to_half", quarter)
     quarter = d3.adapt("skip_quarter_1", quarter) + d3.lift("eighth_to_quarter", eighth)
 

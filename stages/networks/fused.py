@@ -1,10 +1,11 @@
-"""TinyHD's inverted residuals as one kernel each, for networks that only predict on a CPU.
+"""TinyHD's stem and inverted residuals as one kernel each, for networks that only predict on a CPU.
 
 An inverted residual widens a clip twice to six times, filters it and narrows it again; layer by layer, most of a small
 student's time goes into writing the wide clip to memory and reading it again. Our kernel (layers/kernels/residual.c)
 does all three row by row, and what is wide stays in the cache. The decision that is not obvious: clips are contiguous
-here and not channels-last, since rows are long where channels are few. Each window is computed by one thread; windows
-run side by side (overlap.py). Cost: a copy of the weights; maps differ from the layers' by rounding alone.
+here and not channels-last, since rows are long where channels are few; the stem (layers/kernels/stem.c) takes frames as
+they are scaled, and is where the one becomes the other. Each window is computed by one thread; windows run side by side
+(overlap.py). Cost: a copy of the weights; maps differ from the layers' by rounding alone.
 """
 
 import ctypes
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyhd_pipe.stages.networks.layers.kernels import kernels
-from tinyhd_pipe.stages.networks.mobilenet import InvertedResidual
+from tinyhd_pipe.stages.networks.mobilenet import Activated, InvertedResidual
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 
 
@@ -28,7 +29,7 @@ class _Residual(ctypes.Structure):
         for name in (
             *("batch", "inputs", "hidden", "outputs"),
             *("in_t", "in_y", "in_x", "out_t", "out_y", "out_x"),
-            *("frames", "stride_t", "stride", "expands", "adds"),
+            *("frames", "stride_t", "stride", "expands", "adds", "time", "space", "lifts"),
         )
     )
 
@@ -41,12 +42,21 @@ class _Weights(ctypes.Structure):
     )
 
 
+class _Stem(ctypes.Structure):
+    """`Stem` of stem.c."""
+
+    _fields_ = tuple((name, ctypes.c_long) for name in ("batch", "outputs", "t", "y", "x"))
+
+
 _held = threading.local()
 """Where a thread's kernels work; it goes with the thread."""
 
 
 class FusedResidual(nn.Module):
-    """`layer` as one kernel, its norms folded into its convolutions before. Takes and gives contiguous float32."""
+    """`layer` as one kernel, its norms folded into its convolutions before. Takes and gives contiguous float32.
+
+    What is done to a clip before or after it may be done within, a row at a time.
+    """
 
     def __init__(self, layer: InvertedResidual) -> None:
         super().__init__()
@@ -62,23 +72,57 @@ class FusedResidual(nn.Module):
         self.tensors = (*widened, *filtering, *_in_blocks(project, block))
         self.weights = _Weights(*(None if each is None else each.data_ptr() for each in self.tensors))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, T, H, W) to (B, outputs, T / stride, H / stride, W / stride)."""
+    def forward(self, x: Tensor, *, finer: tuple[int, int] = (1, 1), lifts: int = 0) -> Tensor:
+        """(B, inputs, T, H, W) to (B, outputs, T / stride, H / stride, W / stride).
+
+        Arguments:
+            finer: how many times as many frames, and as many rows and columns, the clip is brought to before, by
+                trilinear interpolation with corners aligned (`layers.grids.interpolated`).
+            lifts: pixel-shuffle the results, and make so many frames of each (`layers.grids.shuffled`).
+        """
         hidden, outputs, frames, stride_t, stride = self.shape
+        time, space = finer
         x = x.contiguous()
-        batch, inputs, *size = x.shape
-        out_t = (size[0] + 2 * self.padding - frames) // stride_t + 1
-        y = x.new_empty(batch, outputs, out_t, size[1] // stride, size[2] // stride)
-        facts = _Residual(batch, inputs, hidden, outputs, *size, *y.shape[2:], *(frames, stride_t, stride))
+        batch, inputs, *coarse = x.shape
+        size = (time * coarse[0], space * coarse[1], space * coarse[2])
+        out = ((size[0] + 2 * self.padding - frames) // stride_t + 1, size[1] // stride, size[2] // stride)
+        facts = _Residual(batch, inputs, hidden, outputs, *size, *out, frames, stride_t, stride)
         facts.expands, facts.adds = self.expands, self.adds
+        facts.time, facts.space, facts.lifts = time, space, lifts
+        if lifts:
+            y = x.new_empty(batch, outputs // 4, lifts * out[0], 2 * out[1], 2 * out[2])
+        else:
+            y = x.new_empty(batch, outputs, *out)
         library = _library()
         place = _place(library.residual_work(facts))
         library.residual(_at(x), _at(y), _at(place), self.weights, facts)
         return y
 
 
+class FusedStem(nn.Module):
+    """The encoder's first layer as one kernel, its norm folded into it before. Takes float32, gives it contiguous."""
+
+    def __init__(self, layer: Activated) -> None:
+        super().__init__()
+        (convolution, _) = layer
+        assert isinstance(convolution, nn.Conv3d)
+        self.outputs = convolution.out_channels
+        self.weight, self.bias = _in_blocks(convolution, _library().stem_block())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, T, H, W), W a multiple of 32, to (B, outputs, T / 2, H / 2, W / 2)."""
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        batch, _, *size = x.shape
+        y = x.new_empty(batch, len(self.bias), *(side // 2 for side in size))
+        facts = _Stem(batch, len(self.bias), *size)
+        library = _library()
+        place = _place(library.stem_work(facts))
+        library.stem(_at(x), _at(y), _at(place), _at(self.weight), _at(self.bias), facts)
+        return y[:, : self.outputs]
+
+
 def fused(module: TinyHD) -> TinyHD:
-    """A copy of a network whose norms are folded in which one kernel stands for each inverted residual.
+    """A copy of a network whose norms are folded in which one kernel stands for the stem and each inverted residual.
 
     The module as it is where there is no C compiler.
     """
@@ -89,24 +133,27 @@ def fused(module: TinyHD) -> TinyHD:
         for name, child in list(parent.named_children()):
             if isinstance(child, InvertedResidual):
                 setattr(parent, name, FusedResidual(child))
+    stem = copy.encoder.encoder[0]
+    assert isinstance(stem, Activated)
+    copy.encoder.encoder[0] = FusedStem(stem)
     copy.aggregator.fused = True
     return copy
 
 
 def _in_blocks(layer: nn.Conv3d, block: int) -> tuple[Tensor, Tensor]:
-    """Weights (outputs, inputs) as (blocks, inputs, block), and the bias; both filled up with zeros."""
-    outputs, inputs = layer.weight.shape[:2]
+    """Weights (outputs, ...) as (blocks, ..., block), flat between; and the bias; both filled up with zeros."""
+    outputs = layer.out_channels
     more = -outputs % block
-    weight = nn.functional.pad(layer.weight.detach().contiguous().view(outputs, inputs), (0, 0, 0, more))
+    weight = nn.functional.pad(layer.weight.detach().contiguous().view(outputs, -1), (0, 0, 0, more))
     bias = torch.zeros(outputs) if layer.bias is None else layer.bias.detach()
-    return weight.view(-1, block, inputs).transpose(1, 2).contiguous(), nn.functional.pad(bias, (0, more))
+    return weight.view(-1, block, weight.shape[1]).transpose(1, 2).contiguous(), nn.functional.pad(bias, (0, more))
 
 
 @functools.cache
 def _library() -> ctypes.CDLL:
     library = kernels().library
     assert isinstance(library, ctypes.CDLL)  # `fused` asks first
-    library.residual_work.restype = ctypes.c_long
+    library.residual_work.restype = library.stem_work.restype = ctypes.c_long
     return library
 
 

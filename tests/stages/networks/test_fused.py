@@ -1,7 +1,7 @@
 """Fused layers: the maps of the layers that they stand for, but for rounding, in any thread."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pytest
 import torch
@@ -13,11 +13,11 @@ from tests.lively_networks import lively, noise
 from tests.small_dumps import write_teacher
 from tinyhd_pipe.stages.networks import fused as fusing
 from tinyhd_pipe.stages.networks.decoders import interpolate, pixel_shuffle
-from tinyhd_pipe.stages.networks.fused import FusedResidual, fused
+from tinyhd_pipe.stages.networks.fused import FusedResidual, FusedStem, fused
 from tinyhd_pipe.stages.networks.layers.folding import folded
 from tinyhd_pipe.stages.networks.layers.grids import interpolated, shuffled
 from tinyhd_pipe.stages.networks.layers.kernels import Kernels
-from tinyhd_pipe.stages.networks.mobilenet import InvertedResidual
+from tinyhd_pipe.stages.networks.mobilenet import Activated, InvertedResidual, spatiotemporal
 from tinyhd_pipe.stages.networks.network import load_student
 from tinyhd_pipe.stages.networks.prediction import fastest
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
@@ -26,12 +26,18 @@ ROUNDING = 1e-5
 """Of float32, as a share of the largest value."""
 
 
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
 def _layer(seed: int, **settings: Any) -> InvertedResidual:
-    """A layer with norms that have learned, and whose ReLU6 cuts off on both sides."""
+    return _learned(seed, InvertedResidual(**settings))
+
+
+def _learned(seed: int, layer: Layer) -> Layer:
+    """The layer with norms that have learned, folded; its ReLU6 cuts off on both sides."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        layer = InvertedResidual(**settings).eval()
-        for module in layer.modules():
+        for module in layer.eval().modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.normal_(module.weight)
             elif isinstance(module, nn.BatchNorm3d):
@@ -73,6 +79,44 @@ def test_any_inverted_residual_is_one_kernel(
     x = noise(2, 2, inputs, *size)
     layer.residual = layer.residual and frames != 2  # which leaves one frame less
     assert _off(FusedResidual(layer)(x), layer.double()(x.double())) < ROUNDING
+
+
+@settings(deadline=None)
+@given(
+    outputs=st.sampled_from([1, 8, 13, 32]),
+    size=st.tuples(st.sampled_from([2, 6]), st.sampled_from([2, 8]), st.sampled_from([32, 64, 96, 256])),
+    is_as_scaled=st.booleans(),
+)
+@torch.inference_mode()
+def test_the_stem_is_one_kernel(outputs: int, size: tuple[int, int, int], is_as_scaled: bool) -> None:
+    layer = _learned(1, Activated(spatiotemporal(3, outputs, frames=3, stride=(2, 2, 2))))
+    x = noise(2, 2, 3, *size)
+    seen = x.contiguous(memory_format=torch.channels_last_3d) if is_as_scaled else x
+    found = FusedStem(layer)(seen)
+    assert _off(found, layer.double()(x.double())) < ROUNDING
+    for axis in (2, 3, 4):
+        assert _off(found, layer(x.double().flip(axis))) > 0.1, "a clip the other way round is another one"
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    inputs=st.integers(1, 5),
+    blocks=st.integers(1, 3),
+    time=st.sampled_from([1, 2]),
+    space=st.sampled_from([1, 2]),
+    lifts=st.sampled_from([0, 1, 2]),
+    stride=st.sampled_from([1, 2]),
+    size=st.tuples(st.sampled_from([2, 3]), st.integers(1, 5), st.sampled_from([1, 7, 16, 33, 128])),
+)
+@torch.inference_mode()
+def test_what_comes_before_and_after_a_kernel_gives_the_same_within_it(
+    inputs: int, blocks: int, time: int, space: int, lifts: int, stride: int, size: tuple[int, int, int]
+) -> None:
+    layer = _layer(1, inputs=inputs, outputs=4 * blocks, expansion=2, frames=3, stride=(stride, 1, 1), residual=False)
+    kernel, x = FusedResidual(layer), noise(2, 2, inputs, *size)
+    apart = kernel(interpolated(x, time=time, space=space))
+    expected = shuffled(apart, time=lifts) if lifts else apart
+    assert _off(kernel(x, finer=(time, space), lifts=lifts), expected) < ROUNDING
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 /* A whole inverted residual for inference: 1x1 expansion, ReLU6, depthwise 3x3 over 1 to 3 frames, ReLU6, 1x1
-   projection, with norms folded into all three.
+   projection, with norms folded into all three. Its input may be brought to a finer grid as it is read, and its results
+   be pixel-shuffled as they are written (grids.h), so that what is four times as large is not passed over once more.
 
    The expanded clip, twice to six times the input, is what such a layer spends its time on when it is written out and
    read again. Here it never leaves the cache: of each frame, the three rows that the next row of results reads are
@@ -10,29 +11,23 @@
    stride 2 the odd places stand before the even ones, each half with zeros on its left. */
 
 #include "kernels.h"
+#include "grids.h"
+#include "lanes.h"
 
 #ifdef __AVX512F__
-enum { LANES = 16, BLOCK = 6, ACROSS = 4 };
+enum { BLOCK = 6, ACROSS = 4 };
 #else
-enum { LANES = 8, BLOCK = 4, ACROSS = 2 };
-#endif
-/* Else GCC reads a vector again from memory for each use, by addresses that take all registers. */
-#define KEPT_PLACE(place) __asm__("" : "+r"(place))
-#ifdef __AVX512F__
-#define KEPT(vector) __asm__("" : "+v"(vector))
-#else
-#define KEPT(vector)
+enum { BLOCK = 4, ACROSS = 2 };
 #endif
 enum { RING = 4, ALONG = 2 * ACROSS, FRAMES = 16 };
-
-typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int Mask __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 typedef struct {
     long batch, inputs, hidden, outputs;
     long in_t, in_y, in_x, out_t, out_y, out_x;
     long frames, stride_t, stride; /* of the depthwise kernel; y and x have one stride */
     long expands, adds;            /* whether there is an expansion, and whether the input is added */
+    long time, space;              /* the input is a clip so many times coarser than in_t, in_y, in_x */
+    long lifts;                    /* 0, or how many frames each becomes of results that are pixel-shuffled */
 } Residual;
 
 typedef struct { const float *expand, *expand_bias, *depthwise, *depthwise_bias, *project, *project_bias; } Weights;
@@ -43,23 +38,13 @@ typedef struct {
     long row;     /* floats of a row, zeros included */
     long channel; /* rows of a channel in `expanded` follow its neighbours' at this distance */
     float *expanded, *seen, *filtered;
+    float *finer;  /* where rows of a finer grid are made */
+    float *lifted; /* a row of results of all frames before it is shuffled: (frame, channel, x) */
 } Work;
 
 int residual_block(void) { return BLOCK; }
 
 static long filled(long count, long parts) { return (count + parts - 1) / parts * parts; }
-
-INLINE Lanes everywhere(float value)
-{
-    return value - (Lanes){0};
-}
-
-INLINE Lanes within(Lanes value, float top)
-{
-    const Lanes most = everywhere(top);
-    const Mask low = value < (Lanes){0}, high = value > most;
-    return (Lanes)(((Mask)value & ~low & ~high) | ((Mask)most & high));
-}
 
 /* BLOCK outputs of `vectors` neighbouring vectors: out[o][x] = bias[o] + sum over i of weight[i][o] in[i][x] */
 INLINE void product(const float *restrict weight, const float *restrict bias, const float *restrict in, long in_step,
@@ -114,13 +99,20 @@ static void expand_half(const float *seen, float *out, Weights w, const Work *wo
             memset(out + h * work->row + work->half, 0, sizeof(float) * (work->padded - work->half));
 }
 
-/* One row of the input, all channels, as the expansion reads it. */
-static void lay_out(const float *x, float *rows, const Work *work, Residual r)
+static Finer finer_of(Residual r)
 {
+    return (Finer){r.in_t / r.time, r.in_y / r.space, r.in_x / r.space, r.time, r.space};
+}
+
+/* Row y of frame t of the input, all channels, as the expansion reads it. */
+static void lay_out(const float *x, long t, long y, float *rows, const Work *work, Residual r)
+{
+    const Finer f = finer_of(r);
     for (long i = 0; i < r.inputs; i++) {
-        const float *in = x + i * r.in_t * r.in_y * r.in_x;
+        const float *clip = x + i * f.t * f.y * f.x, *in = clip + (t * r.in_y + y) * r.in_x;
         float *row = rows + i * work->row + LANES;
-        if (r.stride == 1) memcpy(row, in, sizeof(float) * r.in_x);
+        if (r.time * r.space > 1) finer_row(clip, row, work->finer, t, y, f);
+        else if (r.stride == 1) memcpy(row, in, sizeof(float) * r.in_x);
         else
             for (long k = 0; k < work->half; k++) {
                 row[k] = in[2 * k + 1];
@@ -132,13 +124,12 @@ static void lay_out(const float *x, float *rows, const Work *work, Residual r)
 /* Input row y of frame t, into its place among the expanded rows. */
 static void expand_row(const float *x, long t, long y, Weights w, const Work *work, Residual r)
 {
-    const float *in = x + (t * r.in_y + y) * r.in_x;
     float *out = work->expanded + (y % RING * r.in_t + t) * work->channel;
     if (!r.expands) {
-        lay_out(in, out, work, r);
+        lay_out(x, t, y, out, work, r);
         return;
     }
-    lay_out(in, work->seen, work, r);
+    lay_out(x, t, y, work->seen, work, r);
     for (long half = 0; half < r.stride; half++) {
         const long at = LANES + half * (work->padded + LANES);
         expand_half(work->seen + at, out + at, w, work, r);
@@ -259,19 +250,16 @@ INLINE void project_block(const float *weight, const float *bias, const float *i
         }
 }
 
-/* Row `row` of frame t of the results, all channels. */
-static void project_row(const float *x, float *y, long t, long row, Weights w, const Work *work, Residual r)
+/* A row of frame t of the results, all channels; `plane` from one to the next, in `out` and in what is added. */
+static void project_row(const float *added, float *out, long plane, long t, Weights w, const Work *work, Residual r)
 {
     const float *filtered = work->filtered + t * work->channel;
-    const long at = (t * r.out_y + row) * r.out_x;
-    const long plane = r.out_t * r.out_y * r.out_x, vectors = filled(r.out_x, LANES) / LANES;
+    const long vectors = filled(r.out_x, LANES) / LANES;
     for (long o = 0; o < r.outputs; o += BLOCK) {
         const float *weight = w.project + o * r.hidden, *bias = w.project_bias + o;
-        const float *added = r.adds ? x + o * plane + at : 0;
-        float *out = y + o * plane + at;
         for (long v = 0; v < vectors;) {
-            const long place = v * LANES, places = r.out_x - place;
-            const float *in = filtered + place, *other = added ? added + place : 0;
+            const long place = o * plane + v * LANES, places = r.out_x - v * LANES;
+            const float *in = filtered + v * LANES, *other = added ? added + place : 0;
             if (v + ACROSS <= vectors) {
                 project_block(weight, bias, in, work->row, r.hidden, other, out + place, plane, r.outputs - o, places,
                               ACROSS);
@@ -285,6 +273,31 @@ static void project_row(const float *x, float *y, long t, long row, Weights w, c
     }
 }
 
+/* Row y of all frames of the results, as they are. */
+static void project_rows(const float *x, float *out, long y, Weights w, const Work *work, Residual r)
+{
+    for (long t = 0; t < r.out_t; t++) {
+        const long at = (t * r.out_y + y) * r.out_x;
+        project_row(r.adds ? x + at : 0, out + at, r.out_t * r.out_y * r.out_x, t, w, work, r);
+    }
+}
+
+/* The same, four channels shuffled to two rows of one, and each frame to `lifts`. */
+static void lift_rows(float *out, long y, Weights w, const Work *work, Residual r)
+{
+    const long frames = r.lifts * r.out_t, of_frame = r.outputs * r.out_x;
+    for (long t = 0; t < r.out_t; t++) project_row(0, work->lifted + t * of_frame, r.out_x, t, w, work, r);
+    for (long c = 0; c < r.outputs / 4; c++)
+        for (long t = 0; t < frames; t++) {
+            const Between at = between(t, frames, r.out_t);
+            for (long below = 0; below < 2; below++) {
+                const float *even = work->lifted + at.low * of_frame + (4 * c + 2 * below) * r.out_x;
+                float *row = out + (((c * frames + t) * r.out_y + y) * 2 + below) * 2 * r.out_x;
+                interleave(even, even + r.out_x, (at.high - at.low) * of_frame, at.weight, row, r.out_x);
+            }
+        }
+}
+
 static Work work_of(float *place, Residual r)
 {
     Work work = {.half = r.in_x / r.stride};
@@ -294,6 +307,8 @@ static Work work_of(float *place, Residual r)
     work.expanded = place;
     work.seen = work.expanded + RING * r.in_t * work.channel;
     work.filtered = work.seen + r.inputs * work.row;
+    work.finer = work.filtered + r.out_t * work.channel;
+    work.lifted = work.finer + finer_work(finer_of(r));
     return work;
 }
 
@@ -301,23 +316,28 @@ static Work work_of(float *place, Residual r)
 long residual_work(Residual r)
 {
     const Work work = work_of(0, r);
-    return (RING * r.in_t + r.out_t) * work.channel + r.inputs * work.row;
+    const long lifted = r.lifts ? r.out_t * r.outputs * r.out_x : 0;
+    return (RING * r.in_t + r.out_t) * work.channel + r.inputs * work.row + finer_work(finer_of(r)) + lifted;
 }
 
-/* x (batch, inputs, t, y, x) to y (batch, outputs, t / stride_t, y / stride, x / stride); `place` is where to work. */
+/* x (batch, inputs, t / time, y / space, x / space) to y (batch, outputs, t / stride_t, y / stride, x / stride), or
+   where it `lifts` (batch, outputs / 4, lifts t / stride_t, 2 y / stride, 2 x / stride); `place` is where to work. */
 void residual(const float *x, float *y, float *place, Weights w, Residual r)
 {
     const Work work = work_of(place, r);
+    const Finer f = finer_of(r);
     memset(place, 0, sizeof(float) * residual_work(r));
+    find_finer_weights(work.finer, f);
     for (long b = 0; b < r.batch; b++) {
-        const float *in = x + b * r.inputs * r.in_t * r.in_y * r.in_x;
-        float *out = y + b * r.outputs * r.out_t * r.out_y * r.out_x;
+        const float *in = x + b * r.inputs * f.t * f.y * f.x;
+        float *out = y + b * MAX(r.lifts, 1) * r.outputs * r.out_t * r.out_y * r.out_x;
         long expanded = 0;
         for (long row = 0; row < r.out_y; row++) {
             for (; expanded < MIN(r.in_y, row * r.stride + 2); expanded++)
                 for (long t = 0; t < r.in_t; t++) expand_row(in, t, expanded, w, &work, r);
             filter_row(row, w, &work, r);
-            for (long t = 0; t < r.out_t; t++) project_row(in, out, t, row, w, &work, r);
+            if (r.lifts) lift_rows(out, row, w, &work, r);
+            else project_rows(in, out, row, w, &work, r);
         }
     }
 }
