@@ -57,9 +57,10 @@ def _channels_last(pixels: Tensor) -> Tensor:
     return pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
-def clip_of(window: Sequence[ScaledFrame]) -> Tensor:
-    """The frames of one window as a network's input, float32 (3, frame, y, x), channels last in memory."""
-    return torch.stack([frame.pixels.permute(1, 2, 0) for frame in window]).permute(3, 0, 1, 2)
+def clips_of(windows: Sequence[Sequence[ScaledFrame]]) -> Tensor:
+    """The frames of windows as a network's input, float32 (window, 3, frame, y, x), channels last in memory."""
+    pixels = torch.stack([frame.pixels.permute(1, 2, 0) for window in windows for frame in window])
+    return pixels.unflatten(0, (len(windows), -1)).permute(0, 4, 1, 2, 3)
 
 
 def windows(

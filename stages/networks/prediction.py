@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinyhd_pipe.stages.networks.fused import fused
-from tinyhd_pipe.stages.networks.inference import clip_of, scaled_frames
+from tinyhd_pipe.stages.networks.inference import clips_of, scaled_frames
 from tinyhd_pipe.stages.networks.layers.folding import folded
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.overlap import ahead, in_parallel
@@ -118,7 +118,7 @@ def _still_windows(network: Network, source: VideoSource, wanted: Collection[int
         if frame.number > last:
             return
         if frame.number in wanted:
-            yield WindowBatch(clip_of([frame] * WINDOW)[None], [1], [0], [frame])
+            yield WindowBatch(clips_of([[frame] * WINDOW]), [1], [0], [frame])
 
 
 def _side_by_side(network: Network, batches: Iterator[WindowBatch]) -> Generator[list[tuple[int, Map]]]:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tinyhd_pipe.stages.networks.inference import ScaledFrame, clip_of, scaled_frames, teacher_windows_at, windows
+from tinyhd_pipe.stages.networks.inference import ScaledFrame, clips_of, scaled_frames, teacher_windows_at, windows
 from tinyhd_pipe.stages.networks.levels import MIRRORED, STORED
 from tinyhd_pipe.stages.networks.network import Network
 from tinyhd_pipe.stages.networks.overlap import ahead, cores, in_parallel
@@ -122,7 +122,7 @@ def _batched(
     teacher: Network, coming: Iterator[Window], is_wanted: Callable[[ScaledFrame], bool]
 ) -> Iterator[WindowBatch]:
     for several, is_run in _batches(coming, teacher.batch, in_runs=teacher.takes_runs):
-        clip = clip_of(_frames_of_run(several))[None] if is_run else torch.stack([clip_of(seen) for seen, _ in several])
+        clip = clips_of([_frames_of_run(several)] if is_run else [seen for seen, _ in several])
         answered = [frame for _, frames in several for frame in frames]
         wanted = [place for place, frame in enumerate(answered) if is_wanted(frame)]
         wanted.sort(key=lambda place: answered[place].place)

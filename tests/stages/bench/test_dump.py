@@ -52,8 +52,10 @@ def test_both_ways_make_the_same_maps_and_are_timed_in_turn(place: Path, capsys:
 def test_a_window_in_the_wrong_order_ends_it_before_anything_is_timed(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clip_of = inference.clip_of
-    monkeypatch.setattr("tinyhd_pipe.stages.networks.teacher_maps.clip_of", lambda window: clip_of(window[::-1]))
+    clips_of = inference.clips_of
+    monkeypatch.setattr(
+        "tinyhd_pipe.stages.networks.teacher_maps.clips_of", lambda several: clips_of([seen[::-1] for seen in several])
+    )
     monkeypatch.setattr(bench_dump, "published_way", _never)
     assert _bench(place, "calm", "--precision", "float32") == 1
     assert "our float32 maps are not the published ones" in capsys.readouterr().err
