@@ -207,17 +207,19 @@ class Decoding:
     fused: bool = False
     """By our kernels (fused.py): for contiguous float32 on a CPU, without gradients."""
 
-    def adapt(self, name: str, x: Tensor) -> Tensor:
-        """Run one adapter: (B, C, T, H, W) -> (B, C', T or T / 2, H, W)."""
-        adapted: Tensor = self.adapters[name](x)
-        return adapted
+    def adapt(self, name: str, x: Tensor, *, onto: Tensor | None = None) -> Tensor:
+        """Run one adapter, and add what it gives to `onto`: (B, C, T, H, W) -> (B, C', T or T / 2, H, W)."""
+        if self.fused:
+            adapted: Tensor = self.adapters[name](x, onto=onto)
+            return adapted
+        return _added(self.adapters[name](x), onto)
 
-    def lift(self, name: str, x: Tensor) -> Tensor:
+    def lift(self, name: str, x: Tensor, *, onto: Tensor | None = None) -> Tensor:
         """Adapt, then shuffle to the next finer scale: (B, C, T, H, W) -> (B, C', time T, 2H, 2W)."""
         if self.fused:
-            lifted: Tensor = self.adapters[name](x, lifts=self.time)
+            lifted: Tensor = self.adapters[name](x, lifts=self.time, onto=onto)
             return lifted
-        return self.shuffle(self.adapt(name, x))
+        return _added(self.shuffle(self.adapt(name, x)), onto)
 
     def adapt_doubled(self, name: str, x: Tensor) -> Tensor:
         """Double, then adapt: (B, C, T, H, W) -> (B, C', time T or half of it, 2H, 2W)."""
@@ -237,6 +239,10 @@ class Decoding:
         return interpolate(x, time=self.time, space=2, fused=self.fused)
 
 
+def _added(x: Tensor, onto: Tensor | None) -> Tensor:
+    return x if onto is None else x + onto
+
+
 def d1_maps(d1: Decoding, features: Scales[Tensor]) -> list[Tensor]:
     """Four heads that know nothing of each other, a map each, shallow to deep: logits (B, 1, T, H, W)."""
     entering = features._replace(sixteenth=d1.double(features.sixteenth))
@@ -250,23 +256,24 @@ def d1_maps(d1: Decoding, features: Scales[Tensor]) -> list[Tensor]:
 
 def d2_map(d2: Decoding, features: Scales[Tensor]) -> Tensor:
     """Like a U-Net: climbs from the deepest features and adds those of each scale. Logits (B, 1, T, H, W)."""
-    x = d2.lift("sixteenth_to_eighth", features.sixteenth) + features.eighth
-    x = d2.lift("eighth_to_quarter", x) + d2.adapt("skip_quarter", features.quarter)
-    x = d2.lift("quarter_to_half", x) + d2.adapt("skip_half_1", d2.adapt("skip_half_0", features.half))
+    x = d2.lift("sixteenth_to_eighth", features.sixteenth, onto=features.eighth)
+    x = d2.adapt("skip_quarter", features.quarter, onto=d2.lift("eighth_to_quarter", x))
+    x = d2.lift("quarter_to_half", x)
+    x = d2.adapt("skip_half_1", d2.adapt("skip_half_0", features.half), onto=x)
     return d2.adapt_doubled("map", d2.adapt("join_half", x))
 
 
 def d3_map(d3: Decoding, features: Scales[Tensor]) -> Tensor:
     """Deep layer aggregation: in each column, each scale joins the next finer one. Logits (B, 1, T, H, W)."""
-    half = d3.adapt("skip_half_0", features.half) + d3.double(features.quarter)
-    quarter = d3.adapt("skip_quarter_0", features.quarter) + d3.double(features.eighth)
-    eighth = d3.adapt("skip_eighth_0", features.eighth) + d3.double(features.sixteenth)
+    half = d3.adapt("skip_half_0", features.half, onto=d3.double(features.quarter))
+    quarter = d3.adapt("skip_quarter_0", features.quarter, onto=d3.double(features.eighth))
+    eighth = d3.adapt("skip_eighth_0", features.eighth, onto=d3.double(features.sixteenth))
 
-    full = d3.adapt_doubled("skip_full_1", features.half) + d3.lift("half_to_full", half)
-    half = d3.adapt("skip_half_1", half) + d3.lift("quarter_to_half", quarter)
-    quarter = d3.adapt("skip_quarter_1", quarter) + d3.lift("eighth_to_quarter", eighth)
+    full = d3.lift("half_to_full", half, onto=d3.adapt_doubled("skip_full_1", features.half))
+    half = d3.lift("quarter_to_half", quarter, onto=d3.adapt("skip_half_1", half))
+    quarter = d3.lift("eighth_to_quarter", eighth, onto=d3.adapt("skip_quarter_1", quarter))
 
-    full = d3.adapt("skip_full_2", full) + d3.shuffle(half)
-    half = d3.adapt("skip_half_2", half) + d3.shuffle(quarter)
+    full = d3.adapt("skip_full_2", full, onto=d3.shuffle(half))
+    half = d3.adapt("skip_half_2", half, onto=d3.shuffle(quarter))
 
-    return d3.adapt("map", d3.adapt("skip_full_3", full) + d3.shuffle(half))
+    return d3.adapt("map", d3.adapt("skip_full_3", full, onto=d3.shuffle(half)))

@@ -29,7 +29,7 @@ class _Residual(ctypes.Structure):
         for name in (
             *("batch", "inputs", "hidden", "outputs"),
             *("in_t", "in_y", "in_x", "out_t", "out_y", "out_x"),
-            *("frames", "stride_t", "stride", "expands", "adds", "time", "space", "lifts"),
+            *("frames", "stride_t", "stride", "expands", "time", "space", "lifts"),
         )
     )
 
@@ -66,19 +66,22 @@ class FusedResidual(nn.Module):
         block = library.residual_block()
         self.shape = (project.in_channels, project.out_channels, depthwise.kernel_size[0], *depthwise.stride[:2])
         self.padding = (depthwise.kernel_size[0] - 1) // 2
-        self.expands, self.adds = bool(expand), layer.residual
+        self.expands, self.residual = bool(expand), layer.residual
         widened: tuple[Tensor | None, ...] = _in_blocks(expand[0], block) if expand else (None, None)
         filtering = (depthwise.weight.flatten(1).contiguous(), depthwise.bias)
         self.tensors = (*widened, *filtering, *_in_blocks(project, block))
         self.weights = _Weights(*(None if each is None else each.data_ptr() for each in self.tensors))
 
-    def forward(self, x: Tensor, *, finer: tuple[int, int] = (1, 1), lifts: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, *, finer: tuple[int, int] = (1, 1), lifts: int = 0, onto: Tensor | None = None
+    ) -> Tensor:
         """(B, inputs, T, H, W) to (B, outputs, T / stride, H / stride, W / stride).
 
         Arguments:
             finer: how many times as many frames, and as many rows and columns, the clip is brought to before, by
                 trilinear interpolation with corners aligned (`layers.grids.interpolated`).
             lifts: pixel-shuffle the results, and make so many frames of each (`layers.grids.shuffled`).
+            onto: add them to this.
         """
         hidden, outputs, frames, stride_t, stride = self.shape
         time, space = finer
@@ -87,15 +90,16 @@ class FusedResidual(nn.Module):
         size = (time * coarse[0], space * coarse[1], space * coarse[2])
         out = ((size[0] + 2 * self.padding - frames) // stride_t + 1, size[1] // stride, size[2] // stride)
         facts = _Residual(batch, inputs, hidden, outputs, *size, *out, frames, stride_t, stride)
-        facts.expands, facts.adds = self.expands, self.adds
-        facts.time, facts.space, facts.lifts = time, space, lifts
+        facts.expands, facts.time, facts.space, facts.lifts = self.expands, time, space, lifts
         if lifts:
             y = x.new_empty(batch, outputs // 4, lifts * out[0], 2 * out[1], 2 * out[2])
         else:
             y = x.new_empty(batch, outputs, *out)
+        added = x if self.residual else onto
+        assert added is None or (added.shape == y.shape and added.is_contiguous())
         library = _library()
         place = _place(library.residual_work(facts))
-        library.residual(_at(x), _at(y), _at(place), self.weights, facts)
+        library.residual(_at(x), _at(added), _at(y), _at(place), self.weights, facts)
         return y
 
 
@@ -165,5 +169,5 @@ def _place(floats: int) -> Tensor:
     return place
 
 
-def _at(x: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(x.data_ptr())
+def _at(x: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if x is None else x.data_ptr())

@@ -60,7 +60,7 @@ def _channels_last(pixels: Tensor) -> Tensor:
 def clips_of(windows: Sequence[Sequence[ScaledFrame]]) -> Tensor:
     """The frames of windows as a network's input, float32 (window, 3, frame, y, x), channels last in memory."""
     pixels = torch.stack([frame.pixels.permute(1, 2, 0) for window in windows for frame in window])
-    return pixels.unflatten(0, (len(windows), -1)).permute(0, 4, 1, 2, 3)
+    return pixels.view(len(windows), -1, *pixels.shape[1:]).permute(0, 4, 1, 2, 3)
 
 
 def windows(

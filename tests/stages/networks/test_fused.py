@@ -105,18 +105,28 @@ def test_the_stem_is_one_kernel(outputs: int, size: tuple[int, int, int], is_as_
     time=st.sampled_from([1, 2]),
     space=st.sampled_from([1, 2]),
     lifts=st.sampled_from([0, 1, 2]),
+    is_added=st.booleans(),
     stride=st.sampled_from([1, 2]),
     size=st.tuples(st.sampled_from([2, 3]), st.integers(1, 5), st.sampled_from([1, 7, 16, 33, 128])),
 )
 @torch.inference_mode()
 def test_what_comes_before_and_after_a_kernel_gives_the_same_within_it(
-    inputs: int, blocks: int, time: int, space: int, lifts: int, stride: int, size: tuple[int, int, int]
+    inputs: int,
+    blocks: int,
+    time: int,
+    space: int,
+    lifts: int,
+    is_added: bool,
+    stride: int,
+    size: tuple[int, int, int],
 ) -> None:
     layer = _layer(1, inputs=inputs, outputs=4 * blocks, expansion=2, frames=3, stride=(stride, 1, 1), residual=False)
     kernel, x = FusedResidual(layer), noise(2, 2, inputs, *size)
     apart = kernel(interpolated(x, time=time, space=space))
     expected = shuffled(apart, time=lifts) if lifts else apart
-    assert _off(kernel(x, finer=(time, space), lifts=lifts), expected) < ROUNDING
+    onto = expected.flip(-1).contiguous() if is_added else None
+    found = kernel(x, finer=(time, space), lifts=lifts, onto=onto)
+    assert _off(found, expected if onto is None else expected + onto) < ROUNDING
 
 
 @torch.inference_mode()

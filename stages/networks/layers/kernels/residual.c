@@ -1,6 +1,6 @@
 /* A whole inverted residual for inference: 1x1 expansion, ReLU6, depthwise 3x3 over 1 to 3 frames, ReLU6, 1x1
    projection, with norms folded into all three. Its input may be brought to a finer grid as it is read, and its results
-   be pixel-shuffled as they are written (grids.h), so that what is four times as large is not passed over once more.
+   be pixel-shuffled and added to others as they are written (grids.h), so that no large clip is passed over once more.
 
    The expanded clip, twice to six times the input, is what such a layer spends its time on when it is written out and
    read again. Here it never leaves the cache: of each frame, the three rows that the next row of results reads are
@@ -25,7 +25,7 @@ typedef struct {
     long batch, inputs, hidden, outputs;
     long in_t, in_y, in_x, out_t, out_y, out_x;
     long frames, stride_t, stride; /* of the depthwise kernel; y and x have one stride */
-    long expands, adds;            /* whether there is an expansion, and whether the input is added */
+    long expands;                  /* whether there is an expansion */
     long time, space;              /* the input is a clip so many times coarser than in_t, in_y, in_x */
     long lifts;                    /* 0, or how many frames each becomes of results that are pixel-shuffled */
 } Residual;
@@ -274,16 +274,16 @@ static void project_row(const float *added, float *out, long plane, long t, Weig
 }
 
 /* Row y of all frames of the results, as they are. */
-static void project_rows(const float *x, float *out, long y, Weights w, const Work *work, Residual r)
+static void project_rows(const float *added, float *out, long y, Weights w, const Work *work, Residual r)
 {
     for (long t = 0; t < r.out_t; t++) {
         const long at = (t * r.out_y + y) * r.out_x;
-        project_row(r.adds ? x + at : 0, out + at, r.out_t * r.out_y * r.out_x, t, w, work, r);
+        project_row(added ? added + at : 0, out + at, r.out_t * r.out_y * r.out_x, t, w, work, r);
     }
 }
 
 /* The same, four channels shuffled to two rows of one, and each frame to `lifts`. */
-static void lift_rows(float *out, long y, Weights w, const Work *work, Residual r)
+static void lift_rows(const float *added, float *out, long y, Weights w, const Work *work, Residual r)
 {
     const long frames = r.lifts * r.out_t, of_frame = r.outputs * r.out_x;
     for (long t = 0; t < r.out_t; t++) project_row(0, work->lifted + t * of_frame, r.out_x, t, w, work, r);
@@ -292,8 +292,9 @@ static void lift_rows(float *out, long y, Weights w, const Work *work, Residual 
             const Between at = between(t, frames, r.out_t);
             for (long below = 0; below < 2; below++) {
                 const float *even = work->lifted + at.low * of_frame + (4 * c + 2 * below) * r.out_x;
-                float *row = out + (((c * frames + t) * r.out_y + y) * 2 + below) * 2 * r.out_x;
-                interleave(even, even + r.out_x, (at.high - at.low) * of_frame, at.weight, row, r.out_x);
+                const long place = (((c * frames + t) * r.out_y + y) * 2 + below) * 2 * r.out_x;
+                interleave(even, even + r.out_x, (at.high - at.low) * of_frame, at.weight, out + place, r.out_x);
+                for (long x = 0; added && x < 2 * r.out_x; x++) out[place + x] += added[place + x];
             }
         }
 }
@@ -321,8 +322,9 @@ long residual_work(Residual r)
 }
 
 /* x (batch, inputs, t / time, y / space, x / space) to y (batch, outputs, t / stride_t, y / stride, x / stride), or
-   where it `lifts` (batch, outputs / 4, lifts t / stride_t, 2 y / stride, 2 x / stride); `place` is where to work. */
-void residual(const float *x, float *y, float *place, Weights w, Residual r)
+   where it `lifts` (batch, outputs / 4, lifts t / stride_t, 2 y / stride, 2 x / stride); what is `added` has the shape of
+   y, or is 0. `place` is where to work. */
+void residual(const float *x, const float *added, float *y, float *place, Weights w, Residual r)
 {
     const Work work = work_of(place, r);
     const Finer f = finer_of(r);
@@ -330,14 +332,15 @@ void residual(const float *x, float *y, float *place, Weights w, Residual r)
     find_finer_weights(work.finer, f);
     for (long b = 0; b < r.batch; b++) {
         const float *in = x + b * r.inputs * f.t * f.y * f.x;
-        float *out = y + b * MAX(r.lifts, 1) * r.outputs * r.out_t * r.out_y * r.out_x;
+        const long at = b * MAX(r.lifts, 1) * r.outputs * r.out_t * r.out_y * r.out_x;
+        const float *other = added ? added + at : 0;
         long expanded = 0;
         for (long row = 0; row < r.out_y; row++) {
             for (; expanded < MIN(r.in_y, row * r.stride + 2); expanded++)
                 for (long t = 0; t < r.in_t; t++) expand_row(in, t, expanded, w, &work, r);
             filter_row(row, w, &work, r);
-            if (r.lifts) lift_rows(out, row, w, &work, r);
-            else project_rows(in, out, row, w, &work, r);
+            if (r.lifts) lift_rows(other, y + at, row, w, &work, r);
+            else project_rows(other, y + at, row, w, &work, r);
         }
     }
 }
