@@ -28,7 +28,7 @@ class ScaledFrame:
     number: int
     """Absolute frame number: maps and labels go by it (store/numbering.py)."""
     pixels: Tensor
-    """float32 (3, y, x) at the network's size; channels last in memory, since each is copied into 16 windows."""
+    """float32 (3, y, x) at the network's size; channels last in memory, beside its neighbours' (`_Reel`)."""
     decoded: bool
     """False for a frame that is there and did not decode: it shows the nearest one before it (or after it)."""
 
@@ -38,12 +38,13 @@ def scaled_frames(
 ) -> Iterator[ScaledFrame]:
     """Scale every frame once. A frame that does not decode shows its neighbour, so that the windows around it keep
     their length; one that is not there has no place in any window."""
+    reel = _Reel()
     shown: ScaledFrame | None = None
     waiting: list[tuple[int, int]] = []  # before the first that decodes
     for place, picture in enumerate(pictures):
         number = int(numbering.numbers(place))
         if picture is not None:
-            shown = ScaledFrame(place, number, _channels_last(scaling.prepare(picture[None])[:, 0]), decoded=True)
+            shown = ScaledFrame(place, number, reel.add(scaling.prepare(picture[None])[:, 0]), decoded=True)
             yield from (replace(shown, place=at, number=its, decoded=False) for at, its in waiting)
             waiting = []
             yield shown
@@ -53,14 +54,48 @@ def scaled_frames(
             waiting.append((place, number))
 
 
-def _channels_last(pixels: Tensor) -> Tensor:
-    return pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+class _Reel:
+    """Frames that follow one another in memory, so that most windows are a view of them: each frame is seen by 16, and
+    copying it as often takes a twentieth of a small student's time. What was added is never written again."""
+
+    LENGTH = 64
+    """Frames; of 192x256, 38 MB."""
+
+    def __init__(self) -> None:
+        self._frames = torch.empty(0)
+        self._count = 0
+
+    def add(self, pixels: Tensor) -> Tensor:
+        """The same frame (3, y, x), channels last in memory, behind those before."""
+        if self._count == len(self._frames):
+            self._frames, self._count = pixels.new_empty(self.LENGTH, *pixels.shape[1:], pixels.shape[0]), 0
+        place = self._frames[self._count].permute(2, 0, 1)
+        self._count += 1
+        return place.copy_(pixels)
 
 
 def clips_of(windows: Sequence[Sequence[ScaledFrame]]) -> Tensor:
-    """The frames of windows as a network's input, float32 (window, 3, frame, y, x), channels last in memory."""
+    """The frames of windows as a network's input, float32 (window, 3, frame, y, x), channels last in memory.
+
+    To be read only: one window may be a view of the frames themselves.
+    """
+    first = windows[0][0].pixels
+    if len(windows) == 1 and _lie_side_by_side([frame.pixels for frame in windows[0]]):
+        count, size = len(windows[0]), first.numel()
+        strides = (count * size, first.stride(0), size, *first.stride()[1:])
+        return first.as_strided((1, len(first), count, *first.shape[1:]), strides)
     pixels = torch.stack([frame.pixels.permute(1, 2, 0) for window in windows for frame in window])
     return pixels.view(len(windows), -1, *pixels.shape[1:]).permute(0, 4, 1, 2, 3)
+
+
+def _lie_side_by_side(pixels: Sequence[Tensor]) -> bool:
+    """Whether frames (3, y, x), channels last, follow one another in memory."""
+    first = pixels[0]
+    memory, start = first.untyped_storage().data_ptr(), first.storage_offset()
+    return first.permute(1, 2, 0).is_contiguous() and all(
+        one.untyped_storage().data_ptr() == memory and one.storage_offset() == start + place * first.numel()
+        for place, one in enumerate(pixels)
+    )
 
 
 def windows(

@@ -140,6 +140,18 @@ def test_a_tap_on_the_wrong_frame_would_be_seen() -> None:
     assert _off(kernel(x), layer(x)) > 0.1
 
 
+@torch.inference_mode()
+def test_what_is_not_a_number_is_none_in_the_results_and_nowhere_else() -> None:
+    layer = _layer(1, inputs=3, outputs=2, expansion=2, frames=3, stride=(1, 1, 1), residual=False)
+    stem = _learned(1, Activated(spatiotemporal(3, 8, frames=3, stride=(2, 2, 2))))
+    x = noise(2, 1, 3, 6, 8, 64)
+    x[0, 1, 2, 3, 40] = torch.nan
+    for kernel, layers in ((FusedResidual(layer), layer), (FusedStem(stem), stem)):
+        found, expected = kernel(x).isnan(), layers(x).isnan()
+        assert expected.any()
+        assert torch.equal(found, expected)
+
+
 @settings(deadline=None)
 @given(
     channels=st.integers(1, 5),

@@ -6,6 +6,10 @@ enum { LANES = 16 };
 enum { LANES = 8 };
 #endif
 
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
+
 typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int Mask __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
@@ -22,10 +26,16 @@ INLINE Lanes everywhere(float value)
     return value - (Lanes){0};
 }
 
-/* ReLU6 and the like; NaN stays NaN. */
+/* ReLU6 and the like; NaN stays NaN: of two numbers, x86 takes the second where one is NaN. */
 INLINE Lanes within(Lanes value, float top)
 {
+#if defined(__AVX512F__)
+    return (Lanes)_mm512_min_ps((__m512)everywhere(top), _mm512_max_ps(_mm512_setzero_ps(), (__m512)value));
+#elif defined(__AVX__)
+    return (Lanes)_mm256_min_ps((__m256)everywhere(top), _mm256_max_ps(_mm256_setzero_ps(), (__m256)value));
+#else
     const Lanes most = everywhere(top);
     const Mask low = value < (Lanes){0}, high = value > most;
     return (Lanes)(((Mask)value & ~low & ~high) | ((Mask)most & high));
+#endif
 }
