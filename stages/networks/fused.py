@@ -12,11 +12,11 @@ on (layers/kernels/memory.c); maps differ from the layers' by rounding alone.
 import ctypes
 import functools
 import threading
-from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
+from tinyhd_pipe.stages.networks.layers.folding import folded
 from tinyhd_pipe.stages.networks.layers.kernels import kernels
 from tinyhd_pipe.stages.networks.mobilenet import Activated, InvertedResidual
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
@@ -127,14 +127,14 @@ class FusedStem(nn.Module):
 
 
 def fused(module: TinyHD) -> TinyHD:
-    """A copy of a network whose norms are folded in which one kernel stands for the stem and each inverted residual.
+    """A copy of a network with its norms folded in which one kernel stands for the stem and each inverted residual.
 
-    The module as it is where there is no C compiler.
+    The layers are as they are where there is no C compiler.
     """
+    copy = folded(module)
     if kernels().library is None:
-        return module
+        return copy
     _library().keep_memory()
-    copy = deepcopy(module)
     for parent in list(copy.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, InvertedResidual):

@@ -44,7 +44,7 @@ def scaled_frames(
     for place, picture in enumerate(pictures):
         number = int(numbering.numbers(place))
         if picture is not None:
-            shown = ScaledFrame(place, number, reel.add(scaling.prepare(picture[None])[:, 0]), decoded=True)
+            shown = ScaledFrame(place, number, reel.add(scaling, picture), decoded=True)
             yield from (replace(shown, place=at, number=its, decoded=False) for at, its in waiting)
             waiting = []
             yield shown
@@ -65,13 +65,14 @@ class _Reel:
         self._frames = torch.empty(0)
         self._count = 0
 
-    def add(self, pixels: Tensor) -> Tensor:
-        """The same frame (3, y, x), channels last in memory, behind those before."""
+    def add(self, scaling: Scaling, picture: NDArray[np.uint8]) -> Tensor:
+        """A frame (3, y, x), scaled and channels last in memory, behind those before."""
         if self._count == len(self._frames):
-            self._frames, self._count = pixels.new_empty(self.LENGTH, *pixels.shape[1:], pixels.shape[0]), 0
-        place = self._frames[self._count].permute(2, 0, 1)
+            self._frames, self._count = torch.empty(self.LENGTH, *scaling.size, 3), 0
+        place = self._frames[self._count]
         self._count += 1
-        return place.copy_(pixels)
+        scaling.prepare_into(place, picture)
+        return place.permute(2, 0, 1)
 
 
 def clips_of(windows: Sequence[Sequence[ScaledFrame]]) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.networks.hd2s import HD2S, round_weights
 from tinyhd_pipe.stages.networks.layers.layout import channels_last, contiguous
+from tinyhd_pipe.stages.networks.layers.scale import scale_into
 from tinyhd_pipe.stages.networks.licence import licence_of
 from tinyhd_pipe.stages.networks.precision import Choice, by_rule, units_of
 from tinyhd_pipe.stages.networks.precision import Precision as Precision
@@ -50,6 +51,8 @@ class Scaling:
     std: tuple[float, float, float]
     size: Size
     """(y, x) of the network's input and of its maps."""
+    fast: bool = False
+    """Frame by frame in one pass, by our kernel (layers/scale.py); the last bits are others."""
 
     def prepare(self, frames: NDArray[np.uint8]) -> Tensor:
         """RGB frames, uint8 (frame, y, x, 3) of any size, to the network's input, float32 (3, frame, y, x)."""
@@ -58,6 +61,13 @@ class Scaling:
             pixels = F.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return ((pixels - mean) / std).transpose(0, 1)
+
+    def prepare_into(self, place: Tensor, frame: NDArray[np.uint8]) -> None:
+        """Write one RGB frame, uint8 (Y, X, 3), to `place`, contiguous float32 (y, x, 3)."""
+        if self.fast:
+            scale_into(place, frame, self.mean, self.std)
+        else:
+            place.copy_(self.prepare(frame[None])[:, 0].permute(1, 2, 0))
 
     def picture(self, prepared: Tensor) -> NDArray[np.uint8]:
         """One prepared frame (3, y, x) as people see it, uint8 (y, x, 3)."""
