@@ -207,6 +207,8 @@ def _leave_cards(described: "Described", weights: Path, out: Path, hub_folder: P
 
 
 def _show(exported: "Exported") -> None:
+    from tinyhd_pipe.stages.exports.facts import window_in_words
+
     facts = exported.facts
     console.say(f"{', '.join(map(str, exported.files))}: {console.size(exported.bytes)}")
     taken, window = facts["input"], facts["window"]
@@ -222,7 +224,7 @@ def _show(exported: "Exported") -> None:
             f"gives {given['name']}: axes {given['axes']}, of {frames} of {window['frames']}; differs by {off:.1e}"
         )
     console.say(f"compared on {exported.compared_on}: the largest difference is {exported.difference:.1e} of 1")
-    console.say(f"a window every {window['stride']} frames; the head: {window['head_in_words']}")
+    console.say(window_in_words(facts))
     counted = ", ".join(f"{count} {name}" for name, count in exported.operators.items())
     console.say(f"operators{f' of opset {exported.opset}' if exported.opset else ''}: {counted}")
     console.say(f"terms: {facts['licence']}")

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tinyhd_pipe.stages.exports.facts import window_in_words
 from tinyhd_pipe.stages.exports.metrics_files import Metrics
 from tinyhd_pipe.stages.exports.packages import needed
 from tinyhd_pipe.stages.networks.licence import AND, PUBLISHED
@@ -241,7 +242,7 @@ def _in_8_bits(loss: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 
 
 def _input_in_words(facts: Mapping[str, Any]) -> str:
-    taken, window = facts["input"], facts["window"]
+    taken = facts["input"]
     shape = ", ".join(map(str, taken["shape"]))
     scaled = (
         "scaled inside"
@@ -249,8 +250,8 @@ def _input_in_words(facts: Mapping[str, Any]) -> str:
         else f"resized ({taken['resize']}) and scaled as (pixel - {taken['mean']}) / {taken['std']}"
     )
     return (
-        f"`{taken['name']}` is {taken['dtype']} ({shape}), axes {taken['axes']}, {taken['colours']}, {scaled}. "
-        f"A window every {window['stride']} frames; {window['head_in_words']}. The file itself says all of this."
+        f"`{taken['name']}` is {taken['dtype']} ({shape}), axes {taken['axes']}, {taken['colours']}, {scaled}; "
+        f"{window_in_words(facts)}. The file itself says all of this."
     )
 
 

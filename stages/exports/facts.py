@@ -78,6 +78,13 @@ def facts_of(
     }
 
 
+def window_in_words(facts: Mapping[str, Any]) -> str:
+    """How often a window is given, and what the first one of a video sees."""
+    window = facts["window"]
+    often = "for every frame" if window["stride"] == 1 else f"every {window['stride']} frames"
+    return f"a window {often}; the head: {window['head_in_words']}"
+
+
 def as_text(facts: Mapping[str, Any]) -> str:
     """The facts as they are written into a file."""
     return json.dumps(facts, sort_keys=True, allow_nan=False)
