@@ -2,7 +2,7 @@
 
 torch's batch norm and its depthwise gradient took most of a TinyHD training step, and nothing that is put together from
 torch's operators passes over a clip as seldom as a loop that does all at once. The decision that is not obvious: the
-small files beside this one are handed to the machine's own C compiler, which takes about a second, once, and knows the
+small files beside this one are handed to the machine's own C compiler, which takes some seconds, once, and knows the
 processor; an extension that is built torch's way needs C++, torch's headers and a minute. Where there is no compiler
 the layers go torch's way: the same values within rounding, in twice the time.
 
