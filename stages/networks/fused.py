@@ -5,8 +5,7 @@ student's time goes into writing the wide clip to memory and reading it again. O
 does all three row by row, and what is wide stays in the cache. The decision that is not obvious: clips are contiguous
 here and not channels-last, since rows are long where channels are few; the stem (layers/kernels/stem.c) takes frames as
 they are scaled, and is where the one becomes the other. Each window is computed by one thread; windows run side by side
-(overlap.py). Cost: a copy of the weights, and the memory of a window for each thread, which the process keeps from then
-on (layers/kernels/memory.c); maps differ from the layers' by rounding alone.
+(overlap.py). Cost: a copy of the weights; maps differ from the layers' by rounding alone.
 """
 
 import ctypes
@@ -134,7 +133,6 @@ def fused(module: TinyHD) -> TinyHD:
     copy = folded(module)
     if kernels().library is None:
         return copy
-    _library().keep_memory()
     for parent in list(copy.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, InvertedResidual):
