@@ -81,9 +81,9 @@ def teacher_dump(
     tinyhd-pipe teacher-dump --videos clips/ --teachers teachers.yaml
     """
     refuse_both(workers, scheduler)
-    if teachers is not None and (store or weights or plan or workers or scheduler):
+    if teachers is not None and (store or weights or workers or scheduler):
         raise SettingError(
-            f"--teachers {teachers}: has stores and weights; without --store, --weights, --plan, --workers"
+            f"--teachers {teachers}: has stores and weights; without --store, --weights, --workers, --scheduler"
         )
     from tinyhd_pipe.pipeline.given_teacher import given_teacher
     from tinyhd_pipe.pipeline.params import TeacherDump, TeacherEntry, group_of, load_params, load_teachers
@@ -104,14 +104,18 @@ def teacher_dump(
     if teachers is not None:
         sources = given_videos(videos)
         several = [(entry.store, load(entry, sources).maps) for entry in load_teachers(teachers)]
-        _dump_several(sources, several, options, as_json=as_json)
+        if plan:
+            console.result(_plans(sources, several, labels, options), as_json=as_json)
+        else:
+            _dump_several(sources, several, options, as_json=as_json)
         return
     if store is None or weights is None:
         raise SettingError("--store, --weights: give both, or several teachers with --teachers FILE")
     sources = given_videos(videos)
     loaded = load(TeacherEntry(store, weights, teacher), sources)
     if plan:
-        _plan_dump(sources, store, loaded.maps, labels, options, as_json=as_json)
+        (planned,) = _plans(sources, [(store, loaded.maps)], labels, options)
+        console.result(planned, as_json=as_json)
         return
     cluster = None
     if workers or scheduler:
@@ -158,25 +162,26 @@ def dump_note(at: "DumpProgress") -> str:
     return f"frames, {at.frames_a_second:.1f} a second; {at.videos} of {at.videos_in_all} videos; {written}"
 
 
-def _plan_dump(
+def _plans(
     sources: "list[VideoSource]",
-    store: str,
-    teacher: "Network | MapSource",
+    teachers: "Sequence[tuple[str, Network | MapSource]]",
     labels: Path | None,
     options: "DumpOptions",
-    *,
-    as_json: bool,
-) -> None:
+) -> "list[DumpPlan]":
+    """What there is to do for each teacher, as if it were alone: frames that several share are decoded once."""
     from tinyhd_pipe.stages.dump.plan import plan_dump
     from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 
     given = {source.path.resolve() for source in sources}
     annotated = find_annotated_videos(labels).videos if labels else ()
     labelled = len(given & {video.source.path.resolve() for video in annotated})
-    with console.progress("reading videos") as reading:
-        planned = plan_dump(sources, store, teacher, options, labelled=labelled, reading=reading)
-    show_plan(planned)
-    console.result(planned, as_json=as_json)
+    plans = []
+    for store, teacher in teachers:
+        with console.progress("reading videos") as reading:
+            plans.append(plan_dump(sources, store, teacher, options, labelled=labelled, reading=reading))
+    for planned in plans:
+        show_plan(planned)
+    return plans
 
 
 def show_plan(planned: "DumpPlan") -> None:

@@ -85,6 +85,7 @@ class FusedResidual(nn.Module):
         """
         hidden, outputs, frames, stride_t, stride = self.shape
         time, space = finer
+        assert finer == (1, 1) or stride == 1  # rows of stride 2 are laid out otherwise
         x = x.contiguous()
         batch, inputs, *coarse = x.shape
         size = (time * coarse[0], space * coarse[1], space * coarse[2])

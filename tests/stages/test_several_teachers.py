@@ -102,6 +102,23 @@ def test_a_dump_of_several_that_is_killed_goes_on_to_the_bytes_of_one_that_never
     assert after == [content_of(place / f"{name}.zarr") for name in "ms"]
 
 
+def test_a_plan_says_what_each_teacher_has_to_do_and_writes_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dumped = dump_of(place / "videos", place / "m.safetensors", place / "m.zarr")
+    assert run([*map(str, dumped)]) == 1, "one does not decode"
+    before = content_of(place / "m.zarr")
+    capsys.readouterr()
+    assert run(_several(place, "--plan")) == 0
+    (first, second) = json.loads(capsys.readouterr().out)
+    assert (first["store"], second["store"]) == (str(place / "m.zarr"), str(place / "s.zarr"))
+    assert first["maps_left"] == 0, "which is there"
+    assert second["maps_left"] == sum(LENGTHS.values())
+    assert list(second["problems"]) == ["broken.mp4"]
+    assert content_of(place / "m.zarr") == before
+    assert not (place / "s.zarr").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -123,6 +140,6 @@ def test_a_list_of_teachers_that_is_none_is_told_in_one_line(
 
 def test_a_list_of_teachers_stands_for_itself(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(_several(place, "--store", "a.zarr")) == 2
-    assert "without --store, --weights, --plan, --workers" in capsys.readouterr().err
+    assert "without --store, --weights, --workers, --scheduler" in capsys.readouterr().err
     assert run(["teacher-dump", "--videos", str(place / "videos")]) == 2
     assert "give both, or several teachers with --teachers FILE" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Fused layers: the maps of the layers that they stand for, but for rounding, in any thread."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -169,10 +169,11 @@ def test_finer_grids_are_those_of_torch(channels: int, size: tuple[int, int, int
     assert _off(interpolated(x, time=time, space=space), expected) < ROUNDING
 
 
-@pytest.fixture(scope="module", params=[1, 16])
+@pytest.fixture(scope="module", params=[(1, 4), (16, 4), (1, 1), (16, 2)], ids=str)
 def network(request: pytest.FixtureRequest) -> TinyHD:
-    outputs: Literal[1, 16] = request.param
-    return folded(lively(5, decoders=("d2", "d1", "d3"), reduction=4, outputs=outputs))
+    """Of one output and 16, at every reduction: each has its own way of doubling features."""
+    outputs, reduction = request.param
+    return folded(lively(5, decoders=("d2", "d1", "d3"), reduction=reduction, outputs=outputs))
 
 
 @torch.inference_mode()
