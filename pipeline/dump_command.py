@@ -168,7 +168,7 @@ def _plans(
     labels: Path | None,
     options: "DumpOptions",
 ) -> "list[DumpPlan]":
-    """What there is to do for each teacher, as if it were alone: frames that several share are decoded once."""
+    """What there is to do for each teacher, in the time that it would take alone."""
     from tinyhd_pipe.stages.dump.plan import plan_dump
     from tinyhd_pipe.stages.gaze.datasets import find_annotated_videos
 

@@ -119,7 +119,7 @@ def bench_predict(
         for name, network in networks.items():
             ways[f"{name}, end to end"] = partial(_end_to_end, network, clip, folder)
             ways[f"{name}, network alone"] = partial(_alone, fastest(network), _held(network, clip))
-        ways["decoding and scaling alone"] = partial(_decoded, student, clip)
+        ways["decoding and scaling alone"] = partial(_decoded, fastest(student), clip)
         ways["pictures alone"] = partial(_pictured, list(right.values()), folder)
         speeds = in_turn(ways, rounds, report)
     shape = next(decode(source))

@@ -2,7 +2,7 @@
 
 The decision that is not obvious: weights stay float32, which OpenVINO would halve when it saves, and inference is asked
 to be float32, which it would not be on a processor with units for bfloat16. It is made of the ONNX graph, so that there
-is one graph to check. One `Core` serves the whole process (`_only`): otherwise Ctrl-C may end it without a word. Cost:
+is one graph to check. One `Core` serves the whole process (`_core`): otherwise Ctrl-C may end it without a word. Cost:
 as long as the ONNX graph takes, and a tenth of a second.
 """
 
@@ -23,16 +23,11 @@ from tinyhd_pipe.store.errors import WeightsError
 
 def openvino_model(onnx_model: Any) -> Any:
     """An `onnx.ModelProto` as an `openvino.Model`, without facts. Raises SettingError where the package is missing."""
-    return _core("--format openvino").read_model(onnx_model.SerializeToString())
-
-
-def _core(what: str) -> Any:
-    """OpenVINO itself, for `what`. Raises SettingError where the package is missing."""
-    return _only(needed("openvino", what))
+    return _core(needed("openvino", "--format openvino")).read_model(onnx_model.SerializeToString())
 
 
 @cache
-def _only(openvino: Any) -> Any:
+def _core(openvino: Any) -> Any:
     """The one Core of this process, which is never let go.
 
     OpenVINO's part for CPUs gives the thread that wakes it another stack to take signals on, and frees that stack when
@@ -69,7 +64,7 @@ class OpenVinoNetwork:
     """
 
     def __init__(self, path: Path, *, at_once: int = 1) -> None:
-        core = _core(path.name)
+        core = _core(needed("openvino", path.name))
         try:
             model = core.read_model(path)
             place = [KEY] if path.suffix == ".xml" else ["framework", KEY]

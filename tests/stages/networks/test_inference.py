@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyhd_pipe.stages.networks.inference import ScaledFrame, clips_of, scaled_frames
@@ -19,6 +19,7 @@ def _seen(places: list[int], frames: list[ScaledFrame]) -> torch.Tensor:
     return clips_of([[frames[place] for place in places]])
 
 
+@settings(deadline=None)
 @given(first=st.integers(0, 134), order=st.sampled_from([1, -1, 0]))
 def test_a_window_has_its_frames_in_their_order(first: int, order: int) -> None:
     frames = _frames(150)

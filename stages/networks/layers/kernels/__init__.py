@@ -1,4 +1,4 @@
-"""Kernels in C that make training fast on a CPU, compiled when they are first needed.
+"""Kernels in C that make training and predicting fast on a CPU, compiled when they are first needed.
 
 torch's batch norm and its depthwise gradient took most of a TinyHD training step, and nothing that is put together from
 torch's operators passes over a clip as seldom as a loop that does all at once. The decision that is not obvious: the

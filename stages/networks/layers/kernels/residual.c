@@ -13,6 +13,7 @@
 #include "kernels.h"
 #include "grids.h"
 #include "lanes.h"
+#include "residual.h"
 #include "residual_filter.h"
 
 int residual_block(void) { return BLOCK; }

@@ -1,39 +1,9 @@
-/* What an inverted residual is, and its depthwise convolution (residual.c has the rest). */
-
-#ifdef __AVX512F__
-enum { BLOCK = 6, ACROSS = 4 };
-#else
-enum { BLOCK = 4, ACROSS = 2 };
-#endif
-enum { RING = 4, ALONG = 2 * ACROSS, FRAMES = 16, TAPS = 5 * 4 };
-
-typedef struct {
-    long batch, inputs, hidden, outputs;
-    long in_t, in_y, in_x, out_t, out_y, out_x;
-    long frames, stride_t, stride; /* of the depthwise kernel; y and x have one stride */
-    long expands;                  /* whether there is an expansion */
-    long time, space;              /* the input is a clip so many times coarser than in_t, in_y, in_x */
-    long lifts;                    /* 0, or how many frames each becomes of results that are pixel-shuffled */
-} Residual;
-
-typedef struct { const float *expand, *expand_bias, *depthwise, *depthwise_bias, *project, *project_bias; } Weights;
-
-typedef struct {
-    long half;    /* places in a row of which neighbours are read: x, or the odd or the even ones */
-    long padded;  /* those, filled up to whole vectors */
-    long row;     /* floats of a row, zeros included */
-    long channel; /* rows of a channel in `expanded` follow its neighbours' at this distance */
-    float *expanded, *seen, *filtered;
-    float *finer;  /* where rows of a finer grid are made */
-    float *lifted; /* a row of results of all frames before it is shuffled: (frame, channel, x) */
-} Work;
-
-static long filled(long count, long parts) { return (count + parts - 1) / parts * parts; }
+/* The depthwise convolution of an inverted residual (residual.c). */
 
 /* What a tile of results reads of the expanded clip: one or two frames of one or two rows, so that a vector that is read
    once serves up to four of them. By which frames (the first, both, the second) and then by which rows, in this order. */
 typedef struct {
-    int frames, rows, count[9];
+    int count[9];
     const float *row[TAPS], *weights[TAPS][2][2];
     long offset[TAPS], slice[TAPS][2][2]; /* of a row of channel 0, and of its weights for each of the four */
 } Taps;
@@ -93,7 +63,6 @@ static void find_taps(Taps *taps, long t, long y, int frames, int rows, const Wo
 {
     long part_t[2], part_y[2];
     int tap = 0;
-    taps->frames = frames, taps->rows = rows;
     for (int kind = 0; kind < 9; kind++) {
         const int before = tap;
         for (long from_t = 0; from_t < r.in_t; from_t++) {
@@ -143,8 +112,9 @@ static void filter_rows(long y, int rows, Weights w, const Work *work, Residual 
         for (long t = 0; t < r.out_t; t += 2) {
             Taps *these = taps + t / 2;
             float *filtered = work->filtered + t * work->channel;
-            if (these->frames == 2 && rows == 2) filter_tile(these, h, filtered, w, work, r, 2, 2);
-            else if (these->frames == 2) filter_tile(these, h, filtered, w, work, r, 2, 1);
+            const int are_two = t + 2 <= r.out_t;
+            if (are_two && rows == 2) filter_tile(these, h, filtered, w, work, r, 2, 2);
+            else if (are_two) filter_tile(these, h, filtered, w, work, r, 2, 1);
             else if (rows == 2) filter_tile(these, h, filtered, w, work, r, 1, 2);
             else filter_tile(these, h, filtered, w, work, r, 1, 1);
         }

@@ -38,7 +38,7 @@ def test_a_frame_of_any_size_is_scaled_as_torch_does_it(
     assert torch.equal(_scaled(scaling, pixels), expected)
 
 
-def test_half_a_pixel_would_be_seen() -> None:
+def test_a_pixel_to_the_side_would_be_seen() -> None:
     scaling = scaling_for("tinyhd", (32, 64))
     pixels = np.random.default_rng(0).integers(0, 256, (65, 130, 3), dtype=np.uint8)
     found = _scaled(replace(scaling, fast=True), pixels[:-1, :-1])
