@@ -129,11 +129,12 @@ def train(
     videos: Videos,
     teacher: TeacherKind = "hd2s",
     rounds: Annotated[int, Option(min=1, help="Both ways are timed in turn, so many times.", metavar="N")] = 3,
+    device: Device = "auto",
     params: Params = None,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Compare training from a store with the published way, which has the teacher in the loop; on the CPU.
+    """Compare training from a store with the published way, which has the teacher in the loop.
 
     tinyhd-pipe bench train --store maps.zarr --weights hd2s.pt --videos clips/ --set student_train.outputs=16
     """
@@ -146,7 +147,7 @@ def train(
 
     keep_freed_memory()  # as student-train does; here it helps the published way, too
     settings = load_params(params, overrides)
-    network = load_teacher(teacher, weights=weights, size=settings.teacher_dump.size)
+    network = load_teacher(teacher, weights=weights, size=settings.teacher_dump.size, device=console.device(device))
     compared = Compared(network, Targets.of([open_store(store)]), given_videos(videos))
     with console.progress("rounds") as advance:
         measured = bench_train(compared, settings.student_train, rounds=rounds, report=advance)
@@ -154,7 +155,7 @@ def train(
         (name, *(f"{loss:.6f}" for loss in losses[:2]), f"{losses[2]:.4f}") for name, losses in measured.losses.items()
     ]
     console.table("losses agree", ("term, nats", "online", "offline", "may differ by"), agreed)
-    names = ("decode", "teacher", "read", "wait", "forward", "loss", "backward", "step")
+    names = ("decode", "teacher", "read", "wait", "copy", "forward", "loss", "backward", "step")
     rows = [
         (
             way.name,

@@ -2,9 +2,10 @@
 
 The published way has the teacher in the loop, one window for each target frame; student and teacher run in float32,
 contiguous in memory, through torch's own layers and gradients. Ours is the training loop's own loader, layers and
-store. Losses are compared first, by the oracle (training/oracle.py): against each other's maps, and through each
-other's layers. The decision that is not obvious: nothing decoded is kept in memory, by either way, since nobody's data
-set fits there. Both ways take their steps in turn, so a machine that is busy for a while is unfair to neither.
+store, in the recipe's precision. Losses are compared first, by the oracle (training/oracle.py): against each other's
+maps, and through each other's layers. The decision that is not obvious: nothing decoded is kept in memory, by either
+way, since nobody's data set fits there. Both ways take their steps in turn, so a machine that is busy for a while is
+unfair to neither.
 """
 
 import time
@@ -23,6 +24,7 @@ from torch import Tensor
 from tinyhd_pipe.stages.bench.machine import machine
 from tinyhd_pipe.stages.networks.layers.kernels import kernels, layers_of_torch
 from tinyhd_pipe.stages.networks.network import Network, as_published, scaling_for
+from tinyhd_pipe.stages.networks.precision import keep_float32
 from tinyhd_pipe.stages.settings.training import StudentRecipe
 from tinyhd_pipe.stages.student_train import (
     compare_both_ways,
@@ -45,6 +47,8 @@ from tinyhd_pipe.store.errors import TinyHDError
 
 LAYERS_TOLERANCE = 1e-3
 """Largest share of a loss term by which it may differ between torch's layers and ours."""
+MIXED_TOLERANCE = 0.05
+"""The same where ours compute in bfloat16."""
 PUBLISHED = "published: teacher in the loop, contiguous, torch's layers"
 STEPS = 4
 """Of ours for each published one, which takes many times as long."""
@@ -63,7 +67,8 @@ class TrainWay:
     parts: Mapping[str, float]
     """Seconds of a step that each part takes; of ours, `decode` and `read` run in threads beside the others."""
     peak_bytes: int | None
-    """Memory at most of a process that trains this way and does nothing else; None where the system does not tell."""
+    """Memory at most of a process that trains this way and does nothing else, the GPU's where it trains on one; None
+    where the system does not tell."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,11 @@ class Compared:
     stored: Targets
     sources: Sequence[VideoSource]
 
+    @property
+    def device(self) -> str:
+        """The teacher's, on which students train, too."""
+        return str(self.teacher.device)
+
     def live(self) -> LiveTargets:
         """The published way to the same maps: a window at a time."""
         return LiveTargets.instead_of(self.stored, replace(as_published(self.teacher), batch=1), self.sources)
@@ -105,6 +115,7 @@ def bench_train(
     Raises TinyHDError where losses do not agree: then no time is worth a look. DataError where the store holds none of
     the videos.
     """
+    keep_float32(compared.device)
     losses = _agreed_losses(compared, recipe)
     published, ours = (_Way(compared, recipe, is_published=is_published) for is_published in (True, False))
     difference = _agreed_layers(published, ours)
@@ -126,7 +137,7 @@ def bench_train(
         losses=losses,
         layers_difference=difference,
         kernels=kernels().told,
-        machine=machine("cpu"),
+        machine=machine(compared.device),
     )
 
 
@@ -151,10 +162,11 @@ class _Way:
     """A student in training, its samples, and how long everything took."""
 
     def __init__(self, compared: Compared, recipe: StudentRecipe, *, is_published: bool) -> None:
-        self.is_published, self.recipe = is_published, recipe
+        self.is_published, self.recipe, self.device = is_published, recipe, torch.device(compared.device)
         student, _ = first_student(recipe)
-        way = replace(recipe, memory_format="contiguous", fused=False, compile=False) if is_published else recipe
-        self.network = trained(laid_out(student.train(), way), way)
+        way = _as_published(recipe) if is_published else recipe
+        self.is_mixed = way.mixed_precision
+        self.network = trained(laid_out(student.to(self.device).train(), way), way)
         self.optimiser = optimiser_of(parameter_groups(student, encoder_rate=recipe.encoder_rate), way)
         self.terms = terms_of(recipe)
         self.targets = _Timed(compared.live() if is_published else compared.stored)
@@ -177,15 +189,17 @@ class _Way:
     def batch(self) -> Batch:
         """The first one of a run."""
         keys = self.dataset.epoch_keys(0, self.recipe.batch)[: self.recipe.batch]
-        return collate([self.dataset[key] for key in keys])
+        return collate([self.dataset[key] for key in keys]).to(self.device)
 
     def layers(self) -> AbstractContextManager[None]:
         """Within, layers are this way's."""
         return layers_of_torch() if self.is_published else nullcontext()
 
     def answer(self, batch: Batch) -> Mapping[str, Tensor]:
-        """The student's logits."""
-        return self.network(batch.clip)
+        """The student's logits, float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_mixed):
+            logits = self.network(batch.clip)
+        return {level: maps.float() for level, maps in logits.items()}
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Every term of the loss."""
@@ -208,14 +222,17 @@ class _Way:
     def _loaded_ahead(self) -> Generator[Batch, None, None]:
         recipe = replace(self.recipe, accumulate=1, clips_per_video=64 * self.recipe.batch)
         for epoch in range(2**31):
-            for part in parts(self.dataset, recipe, ALONE, Stand(epoch=epoch), device="cpu"):
+            for part in parts(self.dataset, recipe, ALONE, Stand(epoch=epoch), device=str(self.device)):
                 yield from part.batches
 
     def step(self, batches: Iterator[Batch]) -> None:
         with self.layers():
-            clock = _Clock(self.seconds)
+            clock = _Clock(self.seconds, self.device)
             batch = next(batches)
             clock.tick("wait")
+            batch = batch.to(self.device)
+            if self.device.type != "cpu":
+                clock.tick("copy")
             self.optimiser.zero_grad(set_to_none=True)
             logits = self.answer(batch)
             clock.tick("forward")
@@ -244,14 +261,20 @@ class _Way:
         )
 
 
-class _Clock:
-    """Adds the time since the last tick to a part."""
+def _as_published(recipe: StudentRecipe) -> StudentRecipe:
+    return replace(recipe, memory_format="contiguous", fused=False, compile=False, mixed_precision=False)
 
-    def __init__(self, seconds: dict[str, list[float]]) -> None:
-        self.seconds, self.started = seconds, time.perf_counter()
+
+class _Clock:
+    """Adds the time since the last tick to a part; a GPU is waited for, so that each part has its own."""
+
+    def __init__(self, seconds: dict[str, list[float]], device: torch.device) -> None:
+        self.seconds, self.device, self.started = seconds, device, time.perf_counter()
         self.last = self.started
 
     def tick(self, part: str) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         now = time.perf_counter()
         self.seconds.setdefault(part, []).append(now - self.last)
         self.last = now
@@ -262,8 +285,9 @@ class _Clock:
 
 def _agreed_losses(compared: Compared, recipe: StudentRecipe) -> dict[str, tuple[float, float, float]]:
     """Of each term: online, offline, and the bound. Raises TinyHDError where they differ by more."""
+    samples = max(2, recipe.batch)
     found = compare_both_ways(
-        compared.live(), compared.stored, compared.sources, [], recipe, samples=max(2, recipe.batch)
+        compared.live(), compared.stored, compared.sources, [], recipe, samples=samples, device=compared.device
     )
     for name, term in found.terms.items():
         if not term.kept:
@@ -279,10 +303,9 @@ def _agreed_layers(published: _Way, ours: _Way) -> float:
     batch = ours.batch()
     there, here = published.losses(batch), ours.losses(batch)
     difference = max(abs(here[name].item() / there[name].item() - 1) for name in there)
-    if difference > LAYERS_TOLERANCE:
-        raise TinyHDError(
-            f"losses through our layers differ by {difference:.1e}, expected {LAYERS_TOLERANCE:g} at most"
-        )
+    tolerance = MIXED_TOLERANCE if ours.is_mixed else LAYERS_TOLERANCE
+    if difference > tolerance:
+        raise TinyHDError(f"losses through our layers differ by {difference:.1e}, expected {tolerance:g} at most")
     return difference
 
 
@@ -297,6 +320,8 @@ def _peak_here(compared: Compared, recipe: StudentRecipe, is_published: bool) ->
     with way.loaded() as batches:
         for _ in range(2):
             way.step(batches)
+    if way.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(way.device)
     status = Path("/proc/self/status")
     if not status.exists():
         return None

@@ -53,6 +53,12 @@ def device_of(device: str, worker: object, count: int) -> str:
     return f"cuda:{int(str(worker)) % count}" if device == "cuda" and count else device
 
 
+def make_current(device: str) -> None:
+    """Make a CUDA device that of this thread, which pinned memory and NCCL go by; other devices need nothing."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.set_device(torch.device(device).index or 0)
+
+
 def name_of(device: str = "cpu") -> str:
     """What a device is called by its maker: the GPU, else the processor."""
     if device.startswith("cuda"):

@@ -23,7 +23,7 @@ from tinyhd_pipe.stages.networks.hd2s import HD2S, round_weights
 from tinyhd_pipe.stages.networks.layers.layout import channels_last, contiguous
 from tinyhd_pipe.stages.networks.layers.scale import scale_into
 from tinyhd_pipe.stages.networks.licence import licence_of
-from tinyhd_pipe.stages.networks.precision import Choice, by_rule, units_of
+from tinyhd_pipe.stages.networks.precision import Choice, by_rule, keep_float32, units_of
 from tinyhd_pipe.stages.networks.precision import Precision as Precision
 from tinyhd_pipe.stages.networks.tinyhd import TinyHD
 from tinyhd_pipe.stages.networks.weights import Weights, read_weights
@@ -122,8 +122,9 @@ class Network:
 
     @property
     def takes_runs(self) -> bool:
-        """Whether windows are answered in runs that share work; on a GPU many small steps would cost more than that."""
-        return self.kind == "hd2s" and self.device.type == "cpu"
+        """Whether windows one frame apart are given as one run of frames: HD2S shares work between them on a CPU; a GPU
+        gets each frame once instead of 16 times, and cuts the windows itself, since sharing takes many small steps."""
+        return self.outputs == 1 and (self.kind == "hd2s" or self.device.type != "cpu")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -163,7 +164,8 @@ class Network:
         """Logits of the last frames of each window, each level on the smallest grid that holds it.
 
         Arguments:
-            clip: (batch, 3, 16, y, x); for HD2S also (1, 3, 15 + batch, y, x), a run of windows one frame apart.
+            clip: (batch, 3, 16, y, x); where the network `takes_runs` also (1, 3, 15 + batch, y, x), a run of windows
+                one frame apart.
             answered: for each window of the batch, how many of its last frames are wanted (1 for one output).
             levels: those that are wanted; all by default.
 
@@ -186,7 +188,10 @@ class Network:
         if clip.ndim != 5:
             raise SettingError(f"a clip of shape {tuple(clip.shape)}: expected (batch, 3, {WINDOW}, y, x)")
         layout = torch.channels_last_3d if self.fast_layout else torch.contiguous_format
-        clip = clip.to(self.device, memory_format=layout)
+        clip = clip.to(self.device)
+        if clip.shape[2] > WINDOW and self.device.type != "cpu":
+            clip = clip.unfold(2, WINDOW, 1)[0].permute(1, 0, 4, 2, 3)  # (3, B, y, x, 16) to (B, 3, 16, y, x)
+        clip = clip.contiguous(memory_format=layout)
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
@@ -211,8 +216,7 @@ def load_teacher(
         size: (y, x) of the input; by default what the file says, else 192x256, at which HD2S teaches TinyHD.
         precision: `bfloat16` keeps trained networks (KL about 1e-4) and is several times faster on processors with
             matrix units for it; `auto` goes by the rule of precision.py, the same every time.
-        batch: windows in one forward pass of a dump; by default 8 where they share work (HD2S) or fill a GPU, else 1,
-            which is fastest on a CPU.
+        batch: windows in one forward pass of a dump; by default what is fastest.
         unshown: what a published TinyHD file does not show, where it is not as published by default.
 
     Raises WeightsError for a file that is missing, unsafe or of another network.
@@ -267,9 +271,10 @@ def ready(
     weights: Weights | None = None,
 ) -> Network:
     """Put a network into evaluation mode and its memory layout, and write down its identity."""
+    keep_float32(device)
     module = channels_last(module.eval().requires_grad_(False).to(device))
     scaling = scaling_for(kind, size)
-    batch = batch or (8 if kind == "hd2s" or torch.device(device).type != "cpu" else 1)
+    batch = batch or _fastest_batch(module, size, torch.device(device))
     choice = precision_by_rule(module, device) if precision == "auto" else Choice(precision, "as asked for")
     if choice.precision == "bfloat16" and isinstance(module, HD2S):
         round_weights(module)
@@ -291,6 +296,15 @@ def ready(
             "licence": licence_of(kind, weights, width=module.width if isinstance(module, HD2S) else 1.0),
         },
     )
+
+
+def _fastest_batch(module: HD2S | TinyHD, size: Size, device: torch.device) -> int:
+    """Windows in one forward pass of a dump: 8 of HD2S share work on a CPU, where TinyHD is fastest one by one; a GPU
+    is filled by some 32 maps of 192x256."""
+    if device.type == "cpu":
+        return 8 if isinstance(module, HD2S) else 1
+    outputs = 1 if isinstance(module, HD2S) else module.outputs
+    return max(1, round(32 * 192 * 256 / (size[0] * size[1] * outputs)))
 
 
 def as_published(network: Network) -> Network:

@@ -8,6 +8,9 @@ times both, and says where a machine would have it otherwise.
 The rule, and what it rests on: bfloat16 for HD2S at its published width on a device with units for it, 1.7 to 4 times
 as fast at 192x256; float32 for everything else. Narrow networks wait for memory rather than for arithmetic, TinyHD's
 depthwise layers do so at any width, and a processor without the units was 70 times as slow in it.
+
+float32 means float32 on a GPU, too: cuDNN would by itself round what it multiplies to TensorFloat-32's ten bits, with
+which maps of the published M network are off by 9e-4 instead of 9e-7. bfloat16 is there for those who want speed.
 """
 
 from dataclasses import dataclass
@@ -57,6 +60,15 @@ def units_of(device: torch.device) -> tuple[str, ...]:
         capability = torch.cuda.get_device_capability(device)
         return (f"compute capability {capability[0]}.{capability[1]}",) if capability[0] >= CUDA_UNITS else ()
     return ()
+
+
+def keep_float32(device: str | torch.device) -> None:
+    """Let cuDNN compute in float32 what is asked for in float32, in this process from now on.
+
+    For the whole process, not for a while: a network may answer in one thread while another is trained in the next.
+    """
+    if torch.device(device).type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def processor_flags() -> frozenset[str]:

@@ -1,8 +1,9 @@
 """The teacher over one video: logits of every wanted frame, each frame decoded once and scaled once; or of a few.
 
 Windows are cut from the scaled frames in one thread and answered side by side in others (overlap.py), so a map has the
-same bits on any number of cores. On a CPU, HD2S sees its windows in runs of neighbours, which share a part of their
-work (window_runs.py). Cost: one window for each frame of a one-output teacher, one for 16 frames of a 16-output one.
+same bits on any number of cores. Neighbouring windows are given as one run of frames where that pays: HD2S shares a
+part of their work on a CPU (window_runs.py), and a GPU gets each frame once. Cost: one window for each frame of a
+one-output teacher, one for 16 frames of a 16-output one.
 """
 
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
@@ -179,8 +180,9 @@ def batch_logits(teacher: Network, batch: WindowBatch, levels: Collection[str] =
 
 
 def threads_for(teacher: Network) -> int:
-    """Windows to run side by side: one for each thread that torch may use, but one on a GPU, which is filled by one."""
-    return cores() if teacher.device.type == "cpu" else 1
+    """Batches to run side by side: one for each thread that torch may use; two for a GPU, which computes one of
+    them while the other is brought there or back."""
+    return {"cpu": cores(), "cuda": 2}.get(teacher.device.type, 1)
 
 
 def _with_frames(

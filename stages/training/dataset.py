@@ -53,7 +53,7 @@ class Batch:
     """What one training step sees."""
 
     clip: Tensor
-    """float32 (batch, 3, frame, y, x), as the network's preprocessing gives it."""
+    """float32 (batch, 3, frame, y, x), as the network's preprocessing gives it; channels last in memory."""
     maps: Mapping[str, Tensor]
     """Teacher maps, level -> float32 (batch, frame, y, x), one frame for each target frame; empty without a store."""
     density: Tensor
@@ -63,15 +63,33 @@ class Batch:
     outputs: Tensor
     """int64 (frame,): which output of a many-output network meets which target frame."""
 
-    def pinned(self) -> "Batch":
-        """The same where a GPU reads it while others work, and the clip channels-last, as its kernels want it."""
+    def room(self, samples: int, *, is_pinned: bool = False) -> "Batch":
+        """Memory for so many samples like this one, with no values yet; pinned, a GPU reads it while others work."""
+
+        def of(one: Tensor, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
+            shape = (samples, *one.shape[1:])
+            return torch.empty(shape, dtype=one.dtype, memory_format=layout, pin_memory=is_pinned)
+
         return Batch(
-            clip=self.clip.contiguous(memory_format=torch.channels_last_3d).pin_memory(),
-            maps={level: maps.pin_memory() for level, maps in self.maps.items()},
-            density=self.density.pin_memory(),
-            labelled=self.labelled.pin_memory(),
+            clip=of(self.clip, torch.channels_last_3d),
+            maps={level: of(maps) for level, maps in self.maps.items()},
+            density=of(self.density),
+            labelled=of(self.labelled),
             outputs=self.outputs,
         )
+
+    def put(self, place: int, sample: "Batch") -> None:
+        """Write a batch of one into a place of this one.
+
+        Raises DataError when one of them has teacher maps and the other has not: their mean would not be one loss.
+        """
+        if sample.maps.keys() != self.maps.keys():
+            raise DataError("a batch mixes videos with and without teacher maps; dump all of them first")
+        self.clip[place] = sample.clip[0]
+        self.density[place] = sample.density[0]
+        self.labelled[place] = sample.labelled[0]
+        for level, maps in sample.maps.items():
+            self.maps[level][place] = maps[0]
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device; a pinned batch is on its way there when this returns."""
@@ -270,17 +288,8 @@ def _density(
 
 
 def collate(samples: Sequence[Batch]) -> Batch:
-    """Stack samples into one batch.
-
-    Raises DataError when some samples have teacher maps and others have not: their mean would not be one loss.
-    """
-    levels = samples[0].maps.keys()
-    if any(sample.maps.keys() != levels for sample in samples):
-        raise DataError("a batch mixes videos with and without teacher maps; dump all of them first")
-    return Batch(
-        clip=torch.cat([sample.clip for sample in samples]),
-        maps={level: torch.cat([sample.maps[level] for sample in samples]) for level in levels},
-        density=torch.cat([sample.density for sample in samples]),
-        labelled=torch.cat([sample.labelled for sample in samples]),
-        outputs=samples[0].outputs,
-    )
+    """Put samples together into one batch; raises DataError as `Batch.put` does."""
+    batch = samples[0].room(len(samples))
+    for place, sample in enumerate(samples):
+        batch.put(place, sample)
+    return batch

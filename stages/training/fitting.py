@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tinyhd_pipe.stages.networks.device import make_current
+from tinyhd_pipe.stages.networks.precision import keep_float32
 from tinyhd_pipe.stages.networks.weights import read_weights, write_weights
 from tinyhd_pipe.stages.settings.training import Recipe
 from tinyhd_pipe.stages.training.checkpoint import STATE, Held, Stand, first_difference, has_ended, save, take_up
@@ -122,8 +124,8 @@ def fit(objective: Objective, recipe: Recipe, run: Run) -> Fitted:
         run.left_out(line)
     started = time.monotonic()
     run.out.mkdir(parents=True, exist_ok=True)
-    if run.device.startswith("cuda"):
-        torch.cuda.set_device(run.device)  # pinned memory and NCCL go by it
+    make_current(run.device)
+    keep_float32(run.device)
     module = laid_out(objective.module.to(run.device), recipe)
     held = Held(module, average_of(module, recipe), optimiser_of(objective.parameter_groups, recipe))
     stand = _begin(run, objective, held)

@@ -1,12 +1,13 @@
-"""Depthwise 3D convolution whose backward pass is fast on a CPU.
+"""Depthwise 3D convolution whose passes are fast on a CPU and on a GPU.
 
-Forward, torch's own channels-last kernel is fast. Backward it is not: most of a TinyHD training step on a CPU went
+On a CPU, forward, torch's own channels-last kernel is fast. Backward it is not: most of a TinyHD training step went
 into it, so there our kernels do it (kernels/depthwise.c). Where that cannot be compiled, and in double precision,
 a 3D kernel is seen as one 2D kernel for each of its time steps, whose gradients torch has vectorised; where the stride
-is 1, the gradient of the input is itself a forward convolution with the kernel turned round. On a GPU torch's own
-gradient is used.
+is 1, the gradient of the input is itself a forward convolution with the kernel turned round. On a CUDA device neither
+pass of torch's is fast, and Triton kernels of ours do both (depthwise_gpu.py).
 """
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,12 +16,16 @@ from torch import Tensor
 
 from tinyhd_pipe.stages.networks.layers.cpu import Conv3d, Steps
 from tinyhd_pipe.stages.networks.layers.kernels import are_off
+from tinyhd_pipe.stages.networks.layers.layout import is_channels_last
 from tinyhd_pipe.stages.networks.layers.norm import trains_in_kernels
 from tinyhd_pipe.stages.networks.layers.operators import depthwise
 
+HAS_TRITON = find_spec("triton") is not None
+"""It comes with every CUDA build of torch."""
+
 
 class DepthwiseConv3d(Conv3d):
-    """`nn.Conv3d` with groups = channels and no bias: the same keys, the same values, a faster gradient on a CPU."""
+    """`nn.Conv3d` with groups = channels and no bias: the same keys, the same values, a faster gradient."""
 
     def __init__(
         self,
@@ -34,12 +39,21 @@ class DepthwiseConv3d(Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) to (B, C, T / stride, H / stride, W / stride)."""
+        if _runs_in_triton(x):
+            y = depthwise(x, self.weight, *self.steps)
+            return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1, 1)
         if not torch.is_grad_enabled() or not self.weight.requires_grad or x.device.type != "cpu" or are_off():
             return super().forward(x)
         if trains_in_kernels(self, x):
             return depthwise(x, self.weight, *self.steps)
         answer: Tensor = _FramewiseGradient.apply(x, self.weight, *self.steps)  # type: ignore[no-untyped-call]
         return answer
+
+
+def _runs_in_triton(x: Tensor) -> bool:
+    """Whether our GPU kernels take this input: not in double precision, nor laid out as in the published networks."""
+    plain = x.device.type == "cuda" and x.dtype in (torch.float32, torch.bfloat16)
+    return plain and is_channels_last(x) and HAS_TRITON and not are_off()
 
 
 class _FramewiseGradient(torch.autograd.Function):

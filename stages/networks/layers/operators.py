@@ -1,4 +1,4 @@
-"""Our CPU operators as torch knows its own, `torch.ops.tinyhd.*`: autograd, torch.compile and torch.export see them.
+"""Our operators as torch knows its own, `torch.ops.tinyhd.*`: autograd, torch.compile and torch.export see them.
 
 Each has an implementation, a fake one that tells shapes and layout, and a formula for its gradient. The decision that
 is not obvious: a plain call goes to the autograd function straight away, since a registered Python operator costs .1 ms
@@ -48,7 +48,10 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor, *, epsilon: float, top: float)
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-    """Depthwise 3D convolution: float32 (B, C, T, H, W) and (C, 1, t, y, x) to (B, C, T / stride, ...)."""
+    """Depthwise 3D convolution: float32 (B, C, T, H, W) and (C, 1, t, y, x) to (B, C, T / stride, ...).
+
+    On a CUDA device also of bfloat16 features, whose type the answer has.
+    """
     answer: Any = torch.ops.tinyhd.depthwise if torch.compiler.is_compiling() else _Depthwise.apply
     answered: Tensor = answer(x, weight, stride, padding)
     return answered
@@ -164,7 +167,10 @@ def _shape(x: Tensor, output: Sequence[int], weight: Tensor, stride: Sequence[in
 
 
 def _depthwise(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-    """oneDNN's, which is fast; our kernels are for its gradients."""
+    """oneDNN's on a CPU, which is fast there; our kernels are for its gradients."""
+    if x.is_cuda:
+        answered: Tensor = _on_gpu().depthwise(x, weight, stride, padding)
+        return answered
     return torch.mkldnn_convolution(as_channels_last(x), weight, None, padding, stride, ONES, len(weight))
 
 
@@ -175,6 +181,9 @@ def _fake_depthwise(x: Tensor, weight: Tensor, stride: Sequence[int], padding: S
 def _depthwise_backward(
     x: Tensor, weight: Tensor, of_output: Tensor, stride: Sequence[int], padding: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
+    if x.is_cuda:
+        gradients: tuple[Tensor, Tensor] = _on_gpu().depthwise_backward(x, weight, of_output, stride, padding)
+        return gradients
     x, of_output, plain = as_channels_last(x), as_channels_last(of_output), weight.contiguous()
     of_weight = torch.empty_like(plain)
     shape = _shape(x, of_output.shape, plain, stride, padding)
@@ -254,6 +263,13 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+def _on_gpu() -> Any:
+    """The kernels for CUDA devices, which need Triton."""
+    from tinyhd_pipe.stages.networks.layers import depthwise_gpu
+
+    return depthwise_gpu
+
+
 def _at(x: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(x.data_ptr())
 
@@ -263,8 +279,9 @@ def _at(x: Tensor) -> ctypes.c_void_p:
 _OPS: Any = torch.ops.tinyhd
 _LIBRARY.impl("norm", _norm, "CPU")
 _LIBRARY.impl("norm_backward", _norm_backward, "CPU")
-_LIBRARY.impl("depthwise", _depthwise, "CPU")
-_LIBRARY.impl("depthwise_backward", _depthwise_backward, "CPU")
+for processor in ("CPU", "CUDA"):
+    _LIBRARY.impl("depthwise", _depthwise, processor)
+    _LIBRARY.impl("depthwise_backward", _depthwise_backward, processor)
 _LIBRARY.impl("convolution", torch.mkldnn_convolution, "CPU")
 torch.library.register_fake("tinyhd::norm", _fake_norm)
 torch.library.register_fake("tinyhd::norm_backward", _fake_norm_backward)
