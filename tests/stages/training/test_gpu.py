@@ -68,13 +68,15 @@ def test_in_mixed_precision_only_the_network_computes_in_bfloat16(tmp_path: Path
 
 
 @pytest.mark.cuda
-def test_a_batch_is_on_its_way_to_the_gpu_from_pinned_memory_with_its_channels_last() -> None:
-    pinned = _batch(2).pinned()
-    assert pinned.clip.is_pinned()
-    assert pinned.maps["final"].is_pinned()
-    there = pinned.to(torch.device("cuda"))
+def test_samples_are_put_together_in_pinned_memory_with_their_channels_last() -> None:
+    batch = _batch(1).room(2, is_pinned=True)
+    for place in range(2):
+        batch.put(place, _batch(1))
+    assert batch.clip.is_pinned()
+    assert batch.maps["final"].is_pinned()
+    there = batch.to(torch.device("cuda"))
     assert there.clip.is_contiguous(memory_format=torch.channels_last_3d)
-    assert torch.equal(there.clip.cpu(), _batch(2).clip)
+    assert torch.equal(there.clip.cpu(), torch.cat([_batch(1).clip] * 2))
 
 
 @pytest.mark.cuda
