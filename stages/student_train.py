@@ -60,7 +60,7 @@ def student_train(
     another network, SettingError as `fit` does.
     """
     module, start = first_student(recipe)
-    scaling = scaling_for("tinyhd", recipe.size)
+    scaling = scaling_for("tinyhd", recipe.size, run.device)
     targets = None if recipe.learn_from == "labels" else targets
     sampling = sampling_of(recipe)
     there = _learnable(targets, sources, annotated, recipe)

@@ -173,7 +173,7 @@ class _Way:
         self.frames = _Timed(FrameReader(kept_bytes=0))
         self.dataset = ClipDataset(
             stored_videos(compared.stored, compared.sources, []),
-            scaling=scaling_for("tinyhd", recipe.size),
+            scaling=scaling_for("tinyhd", recipe.size, "cpu" if is_published else self.device),
             sampling=sampling_of(recipe),
             targets=cast(TeacherMaps, self.targets),
         )

@@ -72,7 +72,7 @@ def depthwise(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequenc
     y = _empty(x, layer.made)
     pixels = y.numel() // layer.channels
     with _on(x):
-        depthwise_triton.forward[_grid(layer, pixels)](x, weight.contiguous(), y, pixels, **layer.settings())
+        depthwise_triton.forward[_grid(layer, pixels)](x, _by_tap(weight), y, pixels, **layer.settings())
     return y
 
 
@@ -91,12 +91,17 @@ def depthwise_backward(
     partial = x.new_empty((parts, rows * SIDE, layer.channels), dtype=torch.float32)
     with _on(x):
         depthwise_triton.of_input[_grid(layer, pixels)](
-            of_output, weight.contiguous(), of_input, pixels, **layer.settings()
+            of_output, _by_tap(weight), of_input, pixels, **layer.settings()
         )
         grid = (rows, _parts(layer.channels, layer.width), parts)
         depthwise_triton.of_weight[grid](x, of_output, partial, made, rounds, **layer.settings())
     of_weight = partial.sum(0).t().reshape(weight.shape)
     return of_input, of_weight.to(weight.dtype)
+
+
+def _by_tap(weight: Tensor) -> Tensor:
+    """(C, 1, t, 3, 3) to float32 (9 t, C), so that neighbouring channels are read at once."""
+    return weight.flatten(1).t().float().contiguous()
 
 
 def _empty(x: Tensor, sizes: Sequence[int]) -> Tensor:
