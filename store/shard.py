@@ -6,6 +6,7 @@ Nothing of the shard can be read before its manifest, which comes last.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 from tinyhd_pipe.store.codec import array_metadata
@@ -31,7 +32,12 @@ class ShardWriter:
     """An open shard. Its videos are written in the task's order, each by `video` or `failed_video`."""
 
     def __init__(
-        self, task: ShardTask, description: Description, levels: Sequence[LevelWriter], copier: Copier
+        self,
+        task: ShardTask,
+        description: Description,
+        levels: Sequence[LevelWriter],
+        copier: Copier,
+        threads: Executor,
     ) -> None:
         self.number = task.number
         self.to_make = task.to_make
@@ -40,6 +46,7 @@ class ShardWriter:
         self._description = description
         self._levels = levels
         self._copier = copier
+        self._threads = threads
 
     @property
     def length(self) -> int:
@@ -76,7 +83,7 @@ class ShardWriter:
             first_row=self.length,
             maps=member.maps,
         )
-        writer = VideoWriter(row, self._description, self._levels)
+        writer = VideoWriter(row, self._description, self._levels, self._threads)
         yield writer
         if writer.finished is None:
             raise StoreError(f"{video_id}: left before finish(): the shard is dropped")
@@ -119,7 +126,8 @@ def write_shard(storage: Storage, description: Description, task: ShardTask) -> 
                 )
                 for level in description.levels
             ]
-            shard = ShardWriter(task, description, levels, Copier(storage, description))
+            threads = files.enter_context(ThreadPoolExecutor(len(levels)))
+            shard = ShardWriter(task, description, levels, Copier(storage, description), threads)
             yield shard
             shard.finish()
             finished = {writer.level.name: writer.finish() for writer in levels}

@@ -1,4 +1,4 @@
-"""torch's convolutions and pooling in the ways that are fast for channels-last inputs on a CPU: same keys and values.
+"""torch's convolutions and pooling in the ways that are fast for channels-last inputs: same keys and values.
 
 Convolution: for a single float32 clip torch does not always ask oneDNN. In one thread, kernels of one pixel (temporal
 ones count as such), and small inputs in any number of threads, go down an older path that is several times slower and
@@ -11,7 +11,8 @@ Pooling: the maximum over a box is that of the maxima along its axes, and each o
 vectors of channels, where torch's kernel walks the box for every value and, under autocast, in float32. Where there is
 a gradient, torch's kernel is used.
 
-Contiguous inputs and other devices go torch's way; the published networks run like that.
+On a GPU only kernels of one pixel are other than torch's: cuDNN takes several times as long as cuBLAS for them in
+float32. Contiguous inputs go torch's way everywhere; the published networks run like that.
 """
 
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinyhd_pipe.stages.networks.layers.kernels import are_off
 from tinyhd_pipe.stages.networks.layers.layout import is_channels_last
 from tinyhd_pipe.stages.networks.layers.operators import convolution
 
@@ -31,9 +33,9 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""
-        if not _wants_onednn(x):
-            return super().forward(x)
-        return _product(self, x) if _trains_pointwise(self) else _in_onednn(self, x, self.weight, self.padding)
+        if _is_product(self, x):
+            return _product(self, x)
+        return _in_onednn(self, x, self.weight, self.padding) if _wants_onednn(x) else super().forward(x)
 
 
 class Conv3d(nn.Conv3d):
@@ -41,9 +43,9 @@ class Conv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) to (B, C', T / stride, H / stride, W / stride)."""
-        if not _wants_onednn(x):
-            return super().forward(x)
-        return _product(self, x) if _trains_pointwise(self) else _in_onednn(self, x, self.weight, self.padding)
+        if _is_product(self, x):
+            return _product(self, x)
+        return _in_onednn(self, x, self.weight, self.padding) if _wants_onednn(x) else super().forward(x)
 
     def inside(self, x: Tensor, taps: slice) -> Tensor:
         """The same without padding in time, and with some time steps of the kernel only."""
@@ -89,9 +91,14 @@ def _in_onednn(conv: nn.Conv2d | nn.Conv3d, x: Tensor, weight: Tensor, padding: 
     return convolution(x, weight, conv.bias, padding, conv.stride, conv.dilation, conv.groups)
 
 
-def _trains_pointwise(conv: nn.Conv2d | nn.Conv3d) -> bool:
+def _is_product(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
+    """Whether a kernel of one pixel is a product of matrices here: where it trains on a CPU, and on a GPU."""
     plain = set(conv.kernel_size) == set(conv.stride) == {1} and set(conv.padding) == {0} and conv.groups == 1
-    return plain and conv.training and torch.is_grad_enabled() and conv.weight.requires_grad
+    if not plain:
+        return False
+    if x.device.type == "cuda":
+        return is_channels_last(x) and not are_off()
+    return conv.training and torch.is_grad_enabled() and conv.weight.requires_grad and _wants_onednn(x)
 
 
 def _product(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ Triton comes with every CUDA build of torch; nothing is imported where there is 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,6 +52,11 @@ class Layer:
         ]
         return cls(x.shape[0], x.shape[1], x.shape[2:], made, weight.shape[2], stride, padding)
 
+    def turned(self) -> "Layer":
+        """From the output's gradient to the input's, where the stride is 1."""
+        padding = [width - 1 - beside for width, beside in zip((self.frames, SIDE, SIDE), self.padding, strict=True)]
+        return replace(self, seen=self.made, made=self.seen, padding=padding)
+
     @property
     def width(self) -> int:
         """Channels of a tile."""
@@ -90,9 +95,15 @@ def depthwise_backward(
     parts = _parts(tiles, rounds)
     partial = x.new_empty((parts, rows * SIDE, layer.channels), dtype=torch.float32)
     with _on(x):
-        depthwise_triton.of_input[_grid(layer, pixels)](
-            of_output, _by_tap(weight), of_input, pixels, **layer.settings()
-        )
+        if set(stride) == {
+            1
+        }:  # a convolution, too, with the kernel turned round: four times as fast as the general way
+            turned = layer.turned()
+            taps = _by_tap(weight.flip(2, 3, 4))
+            depthwise_triton.forward[_grid(layer, pixels)](of_output, taps, of_input, pixels, **turned.settings())
+        else:
+            tiles_of_input = _grid(layer, pixels)
+            depthwise_triton.of_input[tiles_of_input](of_output, _by_tap(weight), of_input, pixels, **layer.settings())
         grid = (rows, _parts(layer.channels, layer.width), parts)
         depthwise_triton.of_weight[grid](x, of_output, partial, made, rounds, **layer.settings())
     of_weight = partial.sum(0).t().reshape(weight.shape)
