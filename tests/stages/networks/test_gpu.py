@@ -1,4 +1,4 @@
-"""On a GPU networks answer as on the processor, no farther from double precision than rounding brings either of them."""
+"""On a GPU networks answer as on the processor, as near to double precision as rounding lets either of them."""
 
 from dataclasses import replace
 

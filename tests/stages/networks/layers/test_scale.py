@@ -38,6 +38,14 @@ def test_a_frame_of_any_size_is_scaled_as_torch_does_it(
     assert torch.equal(_scaled(scaling, pixels), expected)
 
 
+def test_a_clip_is_scaled_as_its_frames_are() -> None:
+    scaling = replace(scaling_for("tinyhd", (32, 64)), fast=True)
+    frames = np.random.default_rng(1).integers(0, 256, (3, 50, 70, 3), dtype=np.uint8)
+    clip = scaling.prepare(frames)
+    assert clip.shape == (3, 3, 32, 64)
+    assert all(torch.equal(clip[:, t].permute(1, 2, 0), _scaled(scaling, frames[t])) for t in range(3))
+
+
 def test_a_pixel_to_the_side_would_be_seen() -> None:
     scaling = scaling_for("tinyhd", (32, 64))
     pixels = np.random.default_rng(0).integers(0, 256, (65, 130, 3), dtype=np.uint8)
