@@ -37,7 +37,7 @@ class ShardWriter:
         description: Description,
         levels: Sequence[LevelWriter],
         copier: Copier,
-        threads: Executor,
+        threads: Executor | None,
     ) -> None:
         self.number = task.number
         self.to_make = task.to_make
@@ -109,11 +109,14 @@ class ShardWriter:
 
 
 @contextmanager
-def write_shard(storage: Storage, description: Description, task: ShardTask) -> Iterator[ShardWriter]:
+def write_shard(
+    storage: Storage, description: Description, task: ShardTask, *, threads: int = 1
+) -> Iterator[ShardWriter]:
     """Write one shard; it exists once the context is left normally, and is as before otherwise.
 
-    Bytes depend on nothing but the task and the maps. The shards that this one replaces are removed at the
-    end; where that does not happen because of a kill, they are ignored and swept by the next run.
+    Bytes depend on nothing but the task and the maps, whatever the number of `threads` that encode them. The shards
+    that this one replaces are removed at the end; where that does not happen because of a kill, they are ignored and
+    swept by the next run.
     """
     number = task.number
     try:
@@ -126,8 +129,8 @@ def write_shard(storage: Storage, description: Description, task: ShardTask) -> 
                 )
                 for level in description.levels
             ]
-            threads = files.enter_context(ThreadPoolExecutor(len(levels)))
-            shard = ShardWriter(task, description, levels, Copier(storage, description), threads)
+            pool = files.enter_context(ThreadPoolExecutor(threads)) if threads > 1 else None
+            shard = ShardWriter(task, description, levels, Copier(storage, description), pool)
             yield shard
             shard.finish()
             finished = {writer.level.name: writer.finish() for writer in levels}

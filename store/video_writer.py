@@ -1,8 +1,8 @@
 """The maps of one video on their way into an open shard: quantised, gathered into chunks, encoded, written.
 
 Every video starts a new chunk, and its last chunk is filled up by repeating the last map, which costs next
-to nothing under a temporal delta. Levels are encoded side by side, each into its own file: one after another they took
-5 ms a frame, ten times as long as a GPU takes to make it.
+to nothing under a temporal delta. Levels may be encoded side by side, each into its own file: one after another they
+took 5 ms a frame, several times as long as a GPU takes to make it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -83,7 +83,7 @@ class VideoWriter:
     """
 
     def __init__(
-        self, row: VideoRow, description: Description, levels: Sequence[LevelWriter], threads: Executor
+        self, row: VideoRow, description: Description, levels: Sequence[LevelWriter], threads: Executor | None
     ) -> None:
         self.finished: VideoRow | None = None
         self._row = row
@@ -117,8 +117,12 @@ class VideoWriter:
                     f"{self._row.id}: {level.name} is not finite between frames {self.next_frame} and "
                     f"{self.next_frame + (count - 1) * self._every}: use mark_failed for frames without a map"
                 )
-        for done in [self._threads.submit(writer.append, logits[writer.level.name]) for writer in self._levels]:
-            done.result()
+        if self._threads is None:
+            for writer in self._levels:
+                writer.append(logits[writer.level.name])
+        else:
+            for done in [self._threads.submit(writer.append, logits[writer.level.name]) for writer in self._levels]:
+                done.result()
         self._rows += count
 
     def mark_failed(self, frame: int) -> None:

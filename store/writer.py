@@ -159,9 +159,12 @@ class StoreWriter:
         sweep(self.storage, read_sealed(self.storage)[0])
 
     @contextmanager
-    def shard(self, task: ShardTask) -> Iterator[ShardWriter]:
-        """Write one shard; leaving normally finishes it, an exception leaves the store as it was."""
-        with write_shard(self.storage, self.description, task) as shard:
+    def shard(self, task: ShardTask, *, threads: int = 1) -> Iterator[ShardWriter]:
+        """Write one shard; leaving normally finishes it, an exception leaves the store as it was.
+
+        With several `threads` its levels are encoded side by side, into the same bytes.
+        """
+        with write_shard(self.storage, self.description, task, threads=threads) as shard:
             yield shard
 
     def frames_in(self, shard_bytes: int) -> int:

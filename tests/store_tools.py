@@ -41,9 +41,9 @@ def sources_of(lengths: Mapping[str, int], changed: Mapping[str, str] | None = N
     return [Source(video_id, digests[video_id], frames) for video_id, frames in lengths.items()]
 
 
-def make_shard(writer: StoreWriter, task: ShardTask, lengths: Mapping[str, int]) -> list[str]:
+def make_shard(writer: StoreWriter, task: ShardTask, lengths: Mapping[str, int], *, threads: int = 1) -> list[str]:
     """Write one shard as a dump does, maps a few at a time; returns the ids that were made rather than copied."""
-    with writer.shard(task) as shard:
+    with writer.shard(task, threads=threads) as shard:
         for member in task.to_make:
             frames = lengths[member.id]
             live = synthetic_logits(member.id + member.digest, frames)

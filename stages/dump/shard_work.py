@@ -19,7 +19,7 @@ from itertools import tee
 from tinyhd_pipe.stages.dump.fidelity import to_grid
 from tinyhd_pipe.stages.dump.map_source import MapSource, Work, map_source
 from tinyhd_pipe.stages.networks.network import Network, Size
-from tinyhd_pipe.stages.networks.overlap import ahead, in_parallel
+from tinyhd_pipe.stages.networks.overlap import ahead, cores, in_parallel
 from tinyhd_pipe.stages.networks.teacher_maps import BATCHES_AHEAD
 from tinyhd_pipe.stages.video.decoding import Decoding, Picture, VideoFacts, decode, probe
 from tinyhd_pipe.stages.video.sources import VideoSource
@@ -117,12 +117,14 @@ def make_together(
     `made` counts the maps of all of them, and each video once.
     """
     grids = [job.grids for job in jobs]
+    working = max(job.maps.threads for job in jobs)
+    left = max(1, cores() - working)  # beside a GPU, most of them: one thread encodes slower than it makes maps
     with ExitStack() as held_open:
-        shards = [held_open.enter_context(job.writer.shard(job.task)) for job in jobs]
+        shards = [held_open.enter_context(job.writer.shard(job.task, threads=left)) for job in jobs]
         report = _Report(shards, made)
         videos = [sources[member.id] for member in shards[0].to_make]
         to_do = ahead(_steps(jobs, videos), BATCHES_AHEAD)
-        with closing(in_parallel(partial(_done, grids), to_do, max(job.maps.threads for job in jobs))) as steps:
+        with closing(in_parallel(partial(_done, grids), to_do, working)) as steps:
             _write(shards, steps, report)
     report(0, 0)  # the indexes
 

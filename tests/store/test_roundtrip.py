@@ -13,7 +13,17 @@ import numpy as np
 import pytest
 import zarr
 
-from tests.store_tools import LEVELS, assert_stored, describe, live_logits, synthetic_logits, write_store
+from tests.store_tools import (
+    LEVELS,
+    assert_stored,
+    content_of,
+    describe,
+    live_logits,
+    make_shard,
+    sources_of,
+    synthetic_logits,
+    write_store,
+)
 from tinyhd_pipe.store import FrameStatus, ShardTask, Source, Store, StoreError, create_or_open, open_store
 from tinyhd_pipe.store.codec import index_bytes, parse_index
 from tinyhd_pipe.store.manifest import data_path
@@ -35,6 +45,14 @@ def test_read_gives_every_map_within_its_tolerance_of_what_was_written(store_pat
         for level in store.description.levels:
             live = live_logits(video, length)[level.name]
             assert_stored(read[level.name], live, level.scale)
+
+
+def test_levels_that_are_encoded_side_by_side_leave_the_same_bytes(store_path: Path, tmp_path: Path) -> None:
+    writer = create_or_open(tmp_path / "side_by_side.zarr", describe())
+    with writer.exclusive():
+        for task in writer.plan(sources_of(LENGTHS), shard_bytes=2**20).todo:
+            make_shard(writer, task, LENGTHS, threads=4)
+    assert content_of(tmp_path / "side_by_side.zarr") == content_of(store_path)
 
 
 def test_frames_come_in_the_order_asked_for(store_path: Path) -> None:
