@@ -200,13 +200,18 @@ class Network:
         layout = torch.channels_last_3d if self.fast_layout else torch.contiguous_format
         clip = clip.to(self.device)
         if clip.shape[2] > WINDOW and self.device.type != "cpu":
-            clip = clip.unfold(2, WINDOW, 1)[0].permute(1, 0, 4, 2, 3)  # (3, B, y, x, 16) to (B, 3, 16, y, x)
+            clip = windows_of_run(clip)
         clip = clip.contiguous(memory_format=layout)
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
         ):
             return {level: logits.float() for level, logits in answer(clip).items()}
+
+
+def windows_of_run(run: Tensor) -> Tensor:
+    """Every 16 consecutive frames of (1, 3, 15 + B, y, x), in their order: a view (B, 3, 16, y, x)."""
+    return run.unfold(2, WINDOW, 1)[0].permute(1, 0, 4, 2, 3)  # from (3, B, y, x, 16)
 
 
 def load_teacher(

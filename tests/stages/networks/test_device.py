@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tinyhd_pipe.stages.networks import device
-from tinyhd_pipe.stages.networks.device import choose_device, device_of, why_not
+from tinyhd_pipe.stages.networks.device import choose_device, device_of, make_current, why_not
 from tinyhd_pipe.store.errors import SettingError
 
 
@@ -67,3 +67,13 @@ def test_processes_share_out_the_cuda_devices_and_take_the_one_that_is_named() -
     assert [device_of("cuda", worker, 4) for worker in range(6)] == [f"cuda:{i}" for i in (0, 1, 2, 3, 0, 1)]
     assert device_of("cuda:2", 3, 4) == "cuda:2"
     assert device_of("cpu", 3, 4) == "cpu"
+
+
+def test_a_thread_takes_the_cuda_device_that_is_meant_and_the_first_where_none_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for name in ("cuda", "cuda:1", "cpu"):
+        make_current(name)
+    assert taken == [0, 1]

@@ -14,7 +14,7 @@ from tinyhd_pipe.stages.dump.cluster_work import TeacherFile
 from tinyhd_pipe.stages.networks import network as networks
 from tinyhd_pipe.stages.networks.hd2s import HD2S
 from tinyhd_pipe.stages.networks.network import Network, load_teacher
-from tinyhd_pipe.stages.networks.precision import by_rule, units_of
+from tinyhd_pipe.stages.networks.precision import by_rule, keep_float32, units_of
 from tinyhd_pipe.stages.networks.weights import write_weights
 from tinyhd_pipe.store import open_store
 
@@ -166,3 +166,11 @@ def test_the_benchmark_advises_where_times_and_rule_disagree(
     assert line.startswith(advised)
     assert bool(line) == bool(advised)
     assert "\n" not in line
+
+
+def test_float32_is_kept_on_a_gpu_and_nothing_is_set_for_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    keep_float32("cpu")
+    assert torch.backends.cudnn.allow_tf32
+    keep_float32("cuda:1")
+    assert not torch.backends.cudnn.allow_tf32

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tests.stages.networks.test_hd2s import SMALLEST, blobs, lively
 from tinyhd_pipe.stages.networks import window_runs
 from tinyhd_pipe.stages.networks.hd2s import HD2S
+from tinyhd_pipe.stages.networks.network import windows_of_run
 from tinyhd_pipe.stages.networks.window_runs import framewise_of_run
 from tinyhd_pipe.stages.video.clips import WINDOW
 
@@ -58,3 +59,10 @@ def test_shared_frames_and_slots_are_computed_once() -> None:
         maps = list(framewise_of_run(encoder, torch.zeros(1, 3, WINDOW - 1 + 8, 32, 64)))
     assert [tuple(one.shape) for one in maps] == [(1, 12, 8, 8, 16)] * 8
     assert done == {"stem frames": 23, "slots": 8 * 3 + 2 * (5 + 3)}, "128 and 64 without sharing"
+
+
+def test_a_run_is_cut_into_its_windows_in_their_order() -> None:
+    run = torch.randn(1, 3, 20, 4, 6)
+    windows = windows_of_run(run)
+    assert windows.shape == (5, 3, 16, 4, 6)
+    assert all(torch.equal(windows[first], run[0, :, first : first + 16]) for first in range(5))
