@@ -25,6 +25,7 @@ from tinyhd_pipe.stages.exports.facts import KEY, from_text
 from tinyhd_pipe.stages.exports.onnx_guard import look_at
 from tinyhd_pipe.stages.exports.packages import needed
 from tinyhd_pipe.stages.exports.torch_guard import safe_archive
+from tinyhd_pipe.stages.networks.precision import keep_float32
 from tinyhd_pipe.store.errors import SettingError, WeightsError
 
 
@@ -105,6 +106,7 @@ class TorchGraph:
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         safe = safe_archive(path)
+        keep_float32(device)
         extra: dict[str, Any] = {f"{KEY}.json": ""}
         try:
             with warnings.catch_warnings():

@@ -32,7 +32,6 @@ MOST_PARTS = 512
 class Layer:
     """The shapes of one call."""
 
-    batch: int
     channels: int
     seen: Sequence[int]
     """(T, H, W) of the input."""
@@ -50,7 +49,7 @@ class Layer:
             (size + 2 * beside - width) // step + 1
             for size, beside, width, step in zip(x.shape[2:], padding, weight.shape[2:], stride, strict=True)
         ]
-        return cls(x.shape[0], x.shape[1], x.shape[2:], made, weight.shape[2], stride, padding)
+        return cls(x.shape[1], x.shape[2:], made, weight.shape[2], stride, padding)
 
     def turned(self) -> "Layer":
         """From the output's gradient to the input's, where the stride is 1."""
@@ -95,9 +94,8 @@ def depthwise_backward(
     parts = _parts(tiles, rounds)
     partial = x.new_empty((parts, rows * SIDE, layer.channels), dtype=torch.float32)
     with _on(x):
-        if set(stride) == {
-            1
-        }:  # a convolution, too, with the kernel turned round: four times as fast as the general way
+        if set(stride) == {1}:
+            # A convolution, too, with the kernel turned round: four times as fast as the general way.
             turned = layer.turned()
             taps = _by_tap(weight.flip(2, 3, 4))
             depthwise_triton.forward[_grid(layer, pixels)](of_output, taps, of_input, pixels, **turned.settings())

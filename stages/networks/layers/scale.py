@@ -1,8 +1,8 @@
-"""Frames as a network wants them by our kernel (kernels/scale.c), for networks that only predict on a CPU.
+"""Frames as a network wants them by our kernel (kernels/scale.c), for networks that only predict, and for GPUs.
 
 torch makes floats of the whole frame, scales them, and passes over what is left twice more: as long as decoding the
-frame. The decision that is not obvious: dumps and trainings are scaled torch's way, since the last bits are others.
-Cost: .2 ms for a frame of 640x480.
+frame. The decision that is not obvious: dumps and trainings on a CPU are scaled torch's way, since the last bits are
+others. Cost: .2 ms for a frame of 640x480.
 """
 
 import ctypes
