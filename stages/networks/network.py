@@ -198,10 +198,10 @@ class Network:
         if clip.ndim != 5:
             raise SettingError(f"a clip of shape {tuple(clip.shape)}: expected (batch, 3, {WINDOW}, y, x)")
         layout = torch.channels_last_3d if self.fast_layout else torch.contiguous_format
-        clip = clip.to(self.device)
         if clip.shape[2] > WINDOW and self.device.type != "cpu":
-            clip = windows_of_run(clip)
-        clip = clip.contiguous(memory_format=layout)
+            clip = windows_of_run(clip.to(self.device)).contiguous(memory_format=layout)
+        else:
+            clip = clip.to(self.device, memory_format=layout)
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
